@@ -1,0 +1,226 @@
+//! Affine maps, with what follows them in a transformer block.
+
+use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::product::{Matrix, product};
+use crate::storage::{Shared, Values, contiguous_f32, filled, fusable, tensor};
+use crate::{compose, gelu, simd};
+
+/// Columns of the result a task computes: two tiles of the AVX-512 product, whose weights stay in L1 and L2.
+const TASK_COLUMNS: usize = 96;
+/// Rows a task computes at most: packing the weights is paid once in each, yet its result stays in L2.
+const TASK_ROWS: usize = 2304;
+
+/// `x W^T + b`.
+///
+/// `x` is `[.., in]`, `weight` `[out, in]`, `bias` `[out]`; the result is `[.., out]` in the weight's dtype
+/// (see [the precision rules](crate#precision)).
+///
+/// # Errors
+/// If the shapes do not fit or the devices differ.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check("linear", x, weight, bias, None)?;
+    if !fused(x, weight, bias, None) {
+        return compose::linear(x, weight, bias);
+    }
+    rounded(x, weight, bias)
+}
+
+/// `gelu(x W^T + b)` with the exact GELU of [`gelu`](crate::gelu()).
+///
+/// Shapes, dtypes and errors are those of [`linear`]. In bf16 and f16 the product is rounded before GELU and
+/// the result after it.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_gelu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check("linear_gelu", x, weight, bias, None)?;
+    if !fused(x, weight, bias, None) {
+        return compose::gelu(&compose::linear(x, weight, bias)?);
+    }
+    if weight.dtype() == DType::F32 {
+        return affine(x, weight, bias, None, true);
+    }
+    gelu(&rounded(x, weight, bias)?)
+}
+
+/// `residual + (x W^T + b)`.
+///
+/// `residual` is `[.., out]`; otherwise the shapes and errors are those of [`linear`]. The result is f32: a
+/// product in bf16 or f16 is rounded and then added to the residual stream in f32.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_residual(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: &Tensor,
+) -> Result<Tensor> {
+    check("linear_residual", x, weight, bias, Some(residual))?;
+    if fused(x, weight, bias, Some(residual)) && weight.dtype() == DType::F32 {
+        return affine(x, weight, bias, Some(residual), false);
+    }
+    residual.to_dtype(DType::F32)? + linear(x, weight, bias)?.to_dtype(DType::F32)?
+}
+
+fn check(
+    op: &str,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+) -> Result<()> {
+    let &[out, inputs] = weight.dims() else {
+        bail!("{op}: expected a weight [out, in], found {:?}", weight.dims());
+    };
+    let Some((&last, leading)) = x.dims().split_last() else {
+        bail!("{op}: expected an input [.., {inputs}], found a scalar");
+    };
+    if last != inputs {
+        bail!(
+            "{op}: expected an input [.., {inputs}] for weight {:?}, found {:?}",
+            weight.dims(),
+            x.dims()
+        );
+    }
+    if let Some(bias) = bias
+        && bias.dims() != [out]
+    {
+        bail!("{op}: expected a bias [{out}], found {:?}", bias.dims());
+    }
+    if let Some(residual) = residual
+        && residual.dims() != [leading, &[out]].concat()
+    {
+        bail!(
+            "{op}: expected a residual {:?}, found {:?}",
+            [leading, &[out]].concat(),
+            residual.dims()
+        );
+    }
+    Ok(())
+}
+
+fn fused(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> bool {
+    let inputs: Vec<&Tensor> =
+        [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
+    fusable(&inputs) && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16)
+}
+
+/// The affine map with every input and the result rounded to the weight's dtype, summed in f32.
+fn rounded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let dtype = weight.dtype();
+    let bias = bias.map(|b| b.to_dtype(dtype)).transpose()?;
+    affine(&x.to_dtype(dtype)?, weight, bias.as_ref(), None, false)?.to_dtype(dtype)
+}
+
+/// `residual + x W^T + b`, then GELU if asked, all in f32.
+fn affine(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    gelu: bool,
+) -> Result<Tensor> {
+    let (out, inputs) = weight.dims2()?;
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = out;
+    }
+    let rows = shape[..shape.len() - 1].iter().product();
+    let (x, weight) = (contiguous_f32(x)?, contiguous_f32(weight)?);
+    let bias = bias.map(contiguous_f32).transpose()?;
+    let residual = residual.map(contiguous_f32).transpose()?;
+    let (x, weight) = (Values::lock(&x), Values::lock(&weight));
+    let (bias, residual) = (bias.as_ref().map(Values::lock), residual.as_ref().map(Values::lock));
+    let call = Affine {
+        rows,
+        inputs,
+        out,
+        x: x.slice()?,
+        weight: weight.slice()?,
+        bias: bias.as_ref().map(Values::slice).transpose()?,
+        residual: residual.as_ref().map(Values::slice).transpose()?,
+        gelu,
+    };
+    tensor(call.run(), &shape)
+}
+
+struct Affine<'a> {
+    rows: usize,
+    inputs: usize,
+    out: usize,
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
+    gelu: bool,
+}
+
+impl Affine<'_> {
+    fn run(&self) -> Vec<f32> {
+        let row_tasks = self.rows.div_ceil(TASK_ROWS).max(1);
+        let task_rows = self.rows.div_ceil(row_tasks).max(1);
+        let column_tasks = self.out.div_ceil(TASK_COLUMNS);
+        // SAFETY: the tasks' blocks tile the result, and `block` writes its block whole.
+        unsafe {
+            filled(self.rows * self.out, |to| {
+                let to = Shared::new(to);
+                (0..row_tasks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
+                    let row = task / column_tasks * task_rows;
+                    let column = task % column_tasks * TASK_COLUMNS;
+                    let rows = task_rows.min(self.rows.saturating_sub(row));
+                    let columns = TASK_COLUMNS.min(self.out - column);
+                    self.block(to, [row, rows], [column, columns]);
+                });
+            })
+        }
+    }
+
+    /// Computes `rows` rows from `row` on and `columns` columns from `column` on.
+    ///
+    /// # Safety
+    /// `to` must hold the whole result, and nothing else may access the block meanwhile.
+    unsafe fn block(&self, to: Shared, [row, rows]: [usize; 2], [column, columns]: [usize; 2]) {
+        let at = |r: usize| (row + r) * self.out + column;
+        let bias = self.bias.map(|b| &b[column..][..columns]);
+        for r in 0..rows {
+            // The product is then added in the same pass in which it would be stored.
+            match (bias, self.residual.map(|d| &d[at(r)..][..columns])) {
+                (None, None) => break,
+                (Some(start), None) | (None, Some(start)) => {
+                    // SAFETY: `start` and this row of the block are `columns` long and do not overlap.
+                    unsafe { to.at(at(r)).copy_from_nonoverlapping(start.as_ptr(), columns) };
+                }
+                (Some(bias), Some(residual)) => {
+                    for (c, (b, d)) in bias.iter().zip(residual).enumerate() {
+                        // SAFETY: the element lies in the block.
+                        unsafe { to.at(at(r) + c).write(b + d) };
+                    }
+                }
+            }
+        }
+        let x = Matrix { first: self.x[row * self.inputs..].as_ptr(), row: self.inputs, column: 1 };
+        let weight = Matrix {
+            first: self.weight[column * self.inputs..].as_ptr(),
+            row: self.inputs,
+            column: 1,
+        };
+        let started = bias.is_some() || self.residual.is_some();
+        // SAFETY: the block is ours, holds `rows` by `columns`, and was initialised above if `started`; `x`
+        // and `weight` hold `inputs` values for each of its rows and columns.
+        unsafe {
+            let shape = [rows, columns, self.inputs];
+            product(shape, x, weight.transposed(), 1.0, to.at(at(0)), self.out, started);
+        }
+        if self.gelu {
+            for r in 0..rows {
+                // SAFETY: the row lies in the block and the product has initialised it.
+                simd::gelu_in_place(unsafe {
+                    std::slice::from_raw_parts_mut(to.at(at(r)), columns)
+                });
+            }
+        }
+    }
+}

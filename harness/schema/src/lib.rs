@@ -1,0 +1,21 @@
+//! What the other crates share without knowing each other: protocols, metrics, records and rows.
+//!
+//! Nothing here computes a result. `tasks` fills protocols in, `harness` runs them, `results`
+//! keeps and shows what came out.
+
+mod fingerprint;
+mod metric;
+mod protocol;
+mod real;
+mod record;
+
+pub use fingerprint::{Fingerprint, fingerprint};
+pub use metric::{Direction, MetricDescriptor, MetricValue, Selection, Unit, describe};
+pub use protocol::{
+    FeatureStage, IMAGENET_MEAN, IMAGENET_STD, ImageStage, KnnProtocol, Protocol, Stages, Tokens,
+    VoteStage,
+};
+pub use record::{
+    BackboneRecord, DataRecord, FORMAT, HostRecord, KPrediction, Outcome, PredictionRow, RunPlan,
+    RunRecord, SplitRecord, TaskHead,
+};

@@ -1,0 +1,198 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Fingerprint, MetricValue, Protocol, fingerprint};
+
+/// Version of the record format. A reader refuses newer ones by name instead of guessing.
+pub const FORMAT: u32 = 1;
+
+/// A cell of the benchmark: which data set, which head.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskHead {
+    /// Data set, for example `imagenet1k`.
+    pub dataset: String,
+    /// Head, for example `knn`.
+    pub head: String,
+}
+
+impl std::fmt::Display for TaskHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.dataset, self.head)
+    }
+}
+
+/// A run folder holds:
+///
+/// ```text
+/// OUT/DATASET/HEAD/BACKBONE-KEY/
+///   plan.json            { "format": 1, "plan": RunPlan }, written before any work
+///   predictions.parquet  one row a validation sample
+///   record.json          { "format": 1, "plan": RunPlan, "outcome": Outcome }, written last
+///   failed.txt           the error, when the run failed
+/// ```
+///
+/// `KEY` is the first twelve characters of [`RunPlan::key`]. A folder with `record.json` is
+/// finished; without it, the same command continues it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`FORMAT`] at the time of writing.
+    pub format: u32,
+    /// What was to be done.
+    pub plan: RunPlan,
+    /// What came out.
+    pub outcome: Outcome,
+}
+
+/// What is to be done, complete before any work starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunPlan {
+    /// Data set and head.
+    pub task: TaskHead,
+    /// The encoder.
+    pub backbone: BackboneRecord,
+    /// The resolved protocol.
+    pub protocol: Protocol,
+    /// [`Protocol::fingerprint`] of it.
+    pub protocol_fingerprint: Fingerprint,
+    /// The data.
+    pub data: DataRecord,
+    /// Seed of the head, and of `limit`'s shuffle.
+    pub seed: u64,
+    /// Whether unreadable images are left out (and listed in the outcome) instead of ending the run.
+    #[serde(default)]
+    pub skip_bad_images: bool,
+}
+
+impl RunPlan {
+    /// Hash over what decides the result: task, backbone identity, protocol, data fingerprint and
+    /// seed. Device, batch and paths are not part of it.
+    pub fn key(&self) -> Fingerprint {
+        fingerprint(&(
+            &self.task,
+            &self.backbone.identity,
+            &self.protocol_fingerprint,
+            &self.data.fingerprint,
+            self.seed,
+            self.skip_bad_images,
+        ))
+    }
+}
+
+/// Which encoder, and where its weights came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackboneRecord {
+    /// Name shown in tables.
+    pub name: String,
+    /// What the user asked for, for example `hf:facebook/pixio-vitl16@main`.
+    pub source: String,
+    /// Family, for example `pixio`.
+    pub family: String,
+    /// Hash over the mapped tensors (name, shape, dtype, bytes), the same for every container.
+    pub identity: Fingerprint,
+    /// Commit of the hub repository, where the weights came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// False for seeded random weights.
+    pub trained: bool,
+    /// Number of parameters of the encoder.
+    pub parameters: u64,
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Width of a token.
+    pub width: usize,
+}
+
+/// Which data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataRecord {
+    /// Name in datasets.toml.
+    pub name: String,
+    /// Folder it was read from.
+    pub root: String,
+    /// Hash over relative paths, sizes in bytes and targets of every sample, in order.
+    pub fingerprint: Fingerprint,
+    /// Split name to counts.
+    pub splits: BTreeMap<String, SplitRecord>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Whether the images are generated sample data.
+    pub sample: bool,
+}
+
+/// One split's counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitRecord {
+    /// Samples found (before `limit`).
+    pub found: usize,
+    /// Samples the published protocol has, where the comparison makes sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<usize>,
+}
+
+/// What came out of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Every metric, in display order.
+    pub metrics: Vec<MetricValue>,
+    /// Seconds by stage: `load`, `encode`, `search`, `total`.
+    pub seconds: BTreeMap<String, f64>,
+    /// Images encoded in this run (kept features are not encoded again).
+    pub images_encoded: u64,
+    /// Images a second while encoding, decoding included; absent when nothing was encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_per_second: Option<f64>,
+    /// Images in one encoder pass.
+    pub micro_batch: usize,
+    /// Where it ran.
+    pub host: HostRecord,
+    /// RFC 3339, UTC.
+    pub started: String,
+    /// RFC 3339, UTC.
+    pub finished: String,
+    /// Images left out because they could not be read, relative to the data folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_images: Vec<String>,
+    /// What a reader of the numbers must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Where and with what a run was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Version of pixio-eval.
+    pub version: String,
+    /// Git commit it was built from, or `unknown`.
+    pub commit: String,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Processor model as the system names it.
+    pub cpu: String,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+/// What one validation sample was predicted to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PredictionRow {
+    /// Path relative to the data folder.
+    pub path: String,
+    /// True class index.
+    pub label: u32,
+    /// One entry for each k of the protocol, in its order.
+    pub by_k: Vec<KPrediction>,
+}
+
+/// The prediction for one k.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KPrediction {
+    /// Number of neighbours.
+    pub k: u32,
+    /// Class with the highest vote.
+    pub predicted: u32,
+    /// Whether the true class is first.
+    pub top1: bool,
+    /// Whether the true class is among the first min(5, k).
+    pub top5: bool,
+}

@@ -1,0 +1,324 @@
+//! The command line as clap sees it. Each flag's help is what `--help` prints.
+
+use std::path::PathBuf;
+
+use candle_core::DType;
+use clap::{Args, Parser, Subcommand};
+
+use crate::device::{DeviceChoice, parse_dtype};
+
+/// How good is a frozen vision backbone?
+#[derive(Debug, Parser)]
+#[command(name = "pixio-eval", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "First time? `pixio-eval all --sample` needs no data and no weights.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more on stderr
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Say only warnings and errors on stderr
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run every task whose data is there, and print the table
+    All(AllArgs),
+    /// Run named tasks, for example imagenet1k/knn
+    Run(RunArgs),
+    /// Print results as a table
+    Table(TableArgs),
+    /// List runs: finished, unfinished and failed
+    Runs(RunsArgs),
+    /// Data sets: list, status, sample
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Backbones: list, show, pull
+    #[command(subcommand)]
+    Backbones(BackbonesCommand),
+    /// Write the tokens of images to a safetensors file
+    Features(FeaturesArgs),
+    /// Check what this machine and this build can do
+    Doctor(DoctorArgs),
+}
+
+/// Which encoder.
+#[derive(Args, Clone, Debug)]
+pub struct BackboneArgs {
+    /// Architecture of a single weights file: a name in `backbones list`, or a config.json
+    #[arg(long, value_name = "NAME|FILE")]
+    pub arch: Option<String>,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// Where and how to compute.
+#[derive(Args, Clone, Debug)]
+pub struct ComputeArgs {
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// f32, bf16 or f16 (default: bf16 on a GPU, f32 on the CPU)
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
+    pub dtype: Option<DType>,
+    /// Images in one encoder pass
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    pub batch_size: usize,
+    /// Threads that decode images ahead of the encoder (default: all cores)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub workers: Option<usize>,
+}
+
+/// What running tasks has in common.
+#[derive(Args, Clone, Debug)]
+pub struct RunOptions {
+    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME or pixels; repeatable
+    #[arg(long, value_name = "B")]
+    pub backbone: Vec<String>,
+    #[command(flatten)]
+    /// Which encoder.
+    pub source: BackboneArgs,
+    #[command(flatten)]
+    /// Where and how.
+    pub compute: ComputeArgs,
+    /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
+    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
+    pub data: Vec<(String, PathBuf)>,
+    /// Folder for results
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub out: PathBuf,
+    /// Use small generated data sets instead of real ones, made on first use
+    #[arg(long)]
+    pub sample: bool,
+    /// Seed of heads and of --limit's shuffle
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Use N samples of each split, drawn by the seed
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Numbers of neighbours for k-NN (default: the protocol's)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
+    pub k: Vec<usize>,
+    /// Temperature of the k-NN vote (default: the protocol's 0.07)
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Leave unreadable images out, and say so in the result, instead of stopping
+    #[arg(long)]
+    pub skip_bad_images: bool,
+    /// Print results as JSON (the table's long form) instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pixio-eval all`.
+#[derive(Args, Clone, Debug)]
+pub struct AllArgs {
+    /// Data sets (default: every one that is there)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub tasks: Vec<String>,
+    /// Heads (default: every one)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub heads: Vec<String>,
+    #[command(flatten)]
+    /// The rest.
+    pub options: RunOptions,
+}
+
+/// `pixio-eval run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Tasks, for example imagenet1k/knn
+    #[arg(required = true, value_name = "TASK/HEAD")]
+    pub cells: Vec<String>,
+    #[command(flatten)]
+    /// The rest.
+    pub options: RunOptions,
+}
+
+/// `pixio-eval table`.
+#[derive(Args, Clone, Debug)]
+pub struct TableArgs {
+    /// Folder of results
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub out: PathBuf,
+    /// text, md, latex, csv, json or parquet; csv, json and parquet are the long form, one row a
+    /// value at full precision
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: results::Format,
+    /// Only these backbones, by their name in the table
+    #[arg(long, value_name = "NAME")]
+    pub backbone: Vec<String>,
+    /// Only these data sets
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub tasks: Vec<String>,
+    /// Only these heads
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub heads: Vec<String>,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `pixio-eval runs`.
+#[derive(Args, Clone, Debug)]
+pub struct RunsArgs {
+    /// Folder of results
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub out: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pixio-eval data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Every data set this version knows: task, counts, licence, where it comes from
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is here, and whether it is complete
+    Status {
+        /// Data sets (default: all)
+        names: Vec<String>,
+        /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
+        #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
+        data: Vec<(String, PathBuf)>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write small generated data sets in the real ones' layouts
+    Sample {
+        /// Data sets (default: all)
+        names: Vec<String>,
+        /// Folder to write to
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
+/// `pixio-eval backbones`.
+#[derive(Debug, Subcommand)]
+pub enum BackbonesCommand {
+    /// Every backbone that has a name
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One backbone's card
+    Show {
+        /// Name
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch a backbone's weights and check them, for offline use later
+    Pull {
+        /// Name, or hf:ORG/REPO[@REV]
+        #[arg(required = true)]
+        backbones: Vec<String>,
+    },
+}
+
+/// `pixio-eval features`.
+#[derive(Args, Clone, Debug)]
+pub struct FeaturesArgs {
+    /// Images, JPEG or PNG
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// Name, folder, weights file, hf:ORG/REPO[@REV] or random:NAME
+    #[arg(long, value_name = "B")]
+    pub backbone: String,
+    #[command(flatten)]
+    /// Which encoder.
+    pub source: BackboneArgs,
+    #[command(flatten)]
+    /// Where and how.
+    pub compute: ComputeArgs,
+    /// Blocks to tap (default: the last)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub taps: Vec<usize>,
+    /// N: shorter side to N, centre crop; HxW: resize to exactly that (default: the backbone's
+    /// resolution)
+    #[arg(long, value_name = "N|HxW", value_parser = size)]
+    pub size: Option<Size>,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `pixio-eval doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
+    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
+    pub data: Vec<(String, PathBuf)>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An image size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Shorter side, then centre crop.
+    Crop(usize),
+    /// Height and width.
+    Exact(usize, usize),
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(folder)))
+        }
+        _ => Err("expected NAME=DIR, for example imagenet1k=/data/imagenet".to_owned()),
+    }
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    let number = |text: &str| positive(text).map_err(|e| format!("{e}, or HxW"));
+    match text.split_once('x') {
+        None => number(text).map(Size::Crop),
+        Some((height, width)) => Ok(Size::Exact(number(height)?, number(width)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_folders_are_read_or_refused() {
+        assert_eq!(size("256"), Ok(Size::Crop(256)));
+        assert_eq!(size("256x384"), Ok(Size::Exact(256, 384)));
+        assert!(size("256x").is_err() && size("0").is_err());
+        let (name, folder) = named_folder("imagenet1k=/a=b").unwrap();
+        assert_eq!((name.as_str(), folder), ("imagenet1k", PathBuf::from("/a=b")));
+        assert!(named_folder("/data").is_err());
+    }
+}

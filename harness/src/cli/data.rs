@@ -1,0 +1,100 @@
+use std::path::PathBuf;
+
+use comfy_table::{Table, presets};
+use tasks::data::{Dataset, Registry, State, Status, status};
+use tasks::sample;
+
+use super::args::DataCommand;
+use super::backbones::trimmed;
+use super::{CliError, EXIT_DONE, print, print_json};
+use crate::locate;
+use crate::progress::Reporter;
+use crate::registry::nearest;
+use crate::run::CELLS;
+
+pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliError> {
+    let registry = Registry::builtin()?;
+    match command {
+        DataCommand::List { json: true } => print_json(&registry.datasets())?,
+        DataCommand::List { json: false } => {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING);
+            table.set_header(["name", "title", "task", "splits", "runs here", "from"]);
+            for set in registry.datasets() {
+                table.add_row(line(set));
+            }
+            print(format!("{}\n", trimmed(&table)).as_bytes())?;
+        }
+        DataCommand::Status { names, data, json } => {
+            for (name, _) in &data {
+                known(&registry, std::slice::from_ref(name))?;
+            }
+            let found: Vec<Status> = known(&registry, &names)?
+                .into_iter()
+                .map(|set| status(set, &locate::dataset(&set.name, &data)))
+                .collect();
+            if json {
+                print_json(&found)?;
+            } else {
+                let text: String = found.iter().map(paragraph).collect();
+                print(text.as_bytes())?;
+            }
+        }
+        DataCommand::Sample { names, to } => {
+            for set in known(&registry, &names)? {
+                let folder: PathBuf = sample::write(&set.name, &to)?;
+                reporter.detail(format!("{}: written", set.name));
+                print(format!("{}={}\n", set.name, folder.display()).as_bytes())?;
+            }
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+/// The named data sets, or all of them.
+fn known<'a>(registry: &'a Registry, names: &[String]) -> Result<Vec<&'a Dataset>, CliError> {
+    if names.is_empty() {
+        return Ok(registry.datasets().iter().collect());
+    }
+    let find = |name: &String| {
+        registry.get(name).ok_or_else(|| {
+            let near = nearest(name, registry.names()).into_iter().map(str::to_owned).collect();
+            CliError::UnknownDataset { name: name.clone(), near }
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn line(set: &Dataset) -> [String; 6] {
+    let splits: Vec<String> = set.splits.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let heads: Vec<&str> =
+        CELLS.iter().filter(|(name, _)| *name == set.name).map(|(_, head)| *head).collect();
+    let heads = if heads.is_empty() { "-".to_owned() } else { heads.join(", ") };
+    let task = format!("{:?}", set.task).to_lowercase();
+    let (name, title) = (set.name.clone(), set.title.clone());
+    [name, title, task, splits.join(", "), heads, set.source.page.clone()]
+}
+
+fn paragraph(status: &Status) -> String {
+    let word = match status.state {
+        State::Absent => "absent",
+        State::Complete => "complete",
+        State::CountsDiffer => "counts differ from the published ones",
+        State::Incomplete => "incomplete",
+        State::NoSplitLists => "there, without split lists to count by",
+    };
+    let generated = if status.sample.is_some() { ", generated sample data" } else { "" };
+    let mut text =
+        format!("{}: {word}{generated} ({})\n", status.dataset, status.root.display());
+    for split in &status.splits {
+        let from = split.list.as_deref().map(|list| format!(", by {list}")).unwrap_or_default();
+        text.push_str(&format!(
+            "  {:<6} {} of {}{from}\n",
+            split.split, split.found, split.expected
+        ));
+    }
+    for problem in &status.problems {
+        text.push_str(&format!("  {problem}\n"));
+    }
+    text
+}

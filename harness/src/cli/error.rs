@@ -1,0 +1,170 @@
+use crate::backbone::BackboneError;
+use crate::device::DeviceError;
+use crate::hub::HubError;
+use crate::resolve::ResolveError;
+use crate::run::RunError;
+use crate::weights::WeightsError;
+
+use super::{EXIT_FAILED, EXIT_USAGE};
+use crate::interrupt::EXIT_INTERRUPTED;
+
+/// Everything a command can end with.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Running, planning, or reading results.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A name that datasets.toml does not have.
+    #[error("unknown data set {name:?}")]
+    UnknownDataset {
+        /// As given.
+        name: String,
+        /// Near names, best first.
+        near: Vec<String>,
+    },
+    /// A name that backbones.toml does not have.
+    #[error("unknown backbone {name:?}: not a name in backbones.toml")]
+    UnknownBackbone {
+        /// As given.
+        name: String,
+        /// Near names, best first.
+        near: Vec<String>,
+    },
+    /// An embedded table is broken.
+    #[error("{0}")]
+    Embedded(String),
+    /// An image side that the encoder cannot take.
+    #[error("--size {0} does not fit the backbone: {1}")]
+    Size(String, BackboneError),
+    /// Something could not be written.
+    #[error("cannot write {what}: {why}")]
+    Output {
+        /// The file, or `stdout`.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// A format that is no text goes to a file.
+    #[error("--format {0} is not text; it needs --output FILE")]
+    NeedsFile(results::Format),
+}
+
+impl CliError {
+    /// Exit status: 130 interrupted, 1 failed while running, 2 anything that kept it from running.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Run(RunError::Interrupted) => EXIT_INTERRUPTED as u8,
+            Self::Run(
+                RunError::Image(_) | RunError::Backbone(_) | RunError::Bank(_) | RunError::Knn(_),
+            )
+            | Self::Output { .. } => EXIT_FAILED,
+            _ => EXIT_USAGE,
+        }
+    }
+
+    /// What to do next, one line each.
+    pub fn hints(&self) -> Vec<String> {
+        let near = |near: &[String], list: &str| {
+            let mut hints = Vec::new();
+            if let Some(first) = near.first() {
+                hints.push(format!("did you mean {first:?}?"));
+            }
+            hints.push(list.to_owned());
+            hints
+        };
+        let one = |hint: &str| vec![hint.to_owned()];
+        match self {
+            Self::UnknownDataset { near: names, .. } => {
+                near(names, "`pixio-eval data list` shows every data set")
+            }
+            Self::UnknownBackbone { near: names, .. } => {
+                near(names, "`pixio-eval backbones list` shows every name")
+            }
+            Self::Run(error) => match error {
+                RunError::Interrupted => one("the same command continues where this one stopped"),
+                RunError::NoBackbone => {
+                    one("give --backbone B, for example --backbone pixio-l, or try --sample")
+                }
+                RunError::Unknown { near: names, .. } => match names.first() {
+                    Some(first) => vec![format!("did you mean {first:?}?")],
+                    None => Vec::new(),
+                },
+                RunError::NoData { name, .. } => vec![format!(
+                    "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
+                     that holds {name}"
+                )],
+                RunError::NothingToRun => one(
+                    "give --data NAME=DIR, or --sample for generated data; `pixio-eval data \
+                     status` shows what is looked for",
+                ),
+                RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
+                RunError::Resolve(error) => resolve_hints(error),
+                RunError::Device(DeviceError::NotBuilt(_)) => {
+                    one("build with `cargo build --release --features cuda`, or use --device cpu")
+                }
+                RunError::Device(_) => one("`pixio-eval doctor` shows what this machine has"),
+                RunError::Store(_) => one("--out DIR chooses another folder for results"),
+                RunError::Weights(_) => one("the checkpoint may be damaged: fetch or copy it again"),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn resolve_hints(error: &ResolveError) -> Vec<String> {
+    let one = |hint: &str| vec![hint.to_owned()];
+    let names = "`pixio-eval backbones list` shows every name";
+    match error {
+        ResolveError::Unknown { near, .. } | ResolveError::UnknownArch { near, .. } => {
+            let suggestion = near.first().map(|first| format!("did you mean {first:?}?"));
+            suggestion.into_iter().chain([names.to_owned()]).collect()
+        }
+        ResolveError::NoConfig(_) => {
+            one("a single weights file is given by its own path, with --arch NAME")
+        }
+        ResolveError::NeedsArch(_) => one("add --arch NAME, for example --arch pixio-l"),
+        ResolveError::NoWeights(name) => vec![format!("use random:{name} for random weights")],
+        ResolveError::UnsupportedFamily { .. } | ResolveError::BadConfig { .. } => one(names),
+        ResolveError::Weights(WeightsError::Mismatch { .. }) => {
+            one("check that config.json or --arch belongs to these weights")
+        }
+        ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
+        ResolveError::Hub(HubError::Gated { page, .. }) => vec![format!(
+            "ask for access at {page}, then set HF_TOKEN (or log in with the Hugging Face CLI)"
+        )],
+        ResolveError::Hub(HubError::Offline { .. }) => {
+            one("run `pixio-eval backbones pull` where there is a network")
+        }
+        ResolveError::Hub(HubError::Corrupt { .. }) => {
+            one("the file was removed from the cache: the same command fetches it again")
+        }
+        ResolveError::Hub(_) => one("check the network, or HF_ENDPOINT"),
+        _ => Vec::new(),
+    }
+}
+
+macro_rules! through_run {
+    ($($error:ty),*) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::Run(error.into())
+            }
+        }
+    )*};
+}
+
+through_run!(
+    ResolveError,
+    WeightsError,
+    DeviceError,
+    BackboneError,
+    crate::bank::BankError,
+    results::StoreError,
+    results::TableError,
+    tasks::image::ImageError,
+    tasks::sample::SampleError,
+    tasks::data::DataError,
+    tasks::data::RegistryError
+);

@@ -1,0 +1,128 @@
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use tasks::image;
+
+use super::args::{FeaturesArgs, Size};
+use super::{CliError, EXIT_DONE, write_file};
+use crate::backbone::{Backbone, BackboneError, Placement, Tap, Wanted};
+use crate::device;
+use crate::hub::HubOptions;
+use crate::interrupt;
+use crate::progress::Reporter;
+use crate::resolve::{Preparation, Resolver};
+use crate::run::RunError;
+use crate::stream::ordered;
+
+pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, CliError> {
+    let device = device::open(args.compute.device)?;
+    let dtype = device::dtype(args.compute.dtype, &device);
+    let hub = HubOptions::from_env(args.source.offline);
+    let resolver = Resolver { arch: args.source.arch.as_deref(), hub, reporter };
+    let resolved = resolver.resolve(&args.backbone)?;
+    let dimensions = resolved.architecture.dimensions();
+    let taps = if args.taps.is_empty() { vec![dimensions.blocks - 1] } else { args.taps.clone() };
+    if let Some(&block) = taps.iter().find(|&&block| block >= dimensions.blocks) {
+        return Err(BackboneError::NoSuchBlock { block, last: dimensions.blocks - 1 }.into());
+    }
+    let size = args.size.unwrap_or(Size::Crop(resolved.preparation.resolution));
+    let (height, width) = match size {
+        Size::Crop(side) => (side, side),
+        Size::Exact(height, width) => (height, width),
+    };
+    let patch = dimensions.patch;
+    if height % patch != 0 || width % patch != 0 {
+        let error = BackboneError::NotPatches { height, width, patch };
+        return Err(CliError::Size(format!("{height}x{width}"), error));
+    }
+    let backbone = resolved.load(&Placement { device: device.clone(), dtype })?;
+    let preparation = &resolved.preparation;
+
+    let mut columns: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
+    let bar = reporter.items("encoding", args.images.len() as u64, "images");
+    let make = |i: usize| pixels(&args.images[i], size, preparation);
+    let mut batch = Vec::new();
+    let workers = args.compute.workers.unwrap_or_else(device::threads);
+    let ahead = 2 * args.compute.batch_size.max(workers);
+    let take = |i: usize, pixels: Result<Vec<f32>, image::ImageError>| -> Result<(), CliError> {
+        batch.push(pixels?);
+        if batch.len() < args.compute.batch_size && i + 1 < args.images.len() {
+            return Ok(());
+        }
+        let shape = (batch.len(), 3, height, width);
+        let images = Tensor::from_vec(std::mem::take(&mut batch).concat(), shape, &device)
+            .map_err(BackboneError::Candle)?;
+        for tap in encode(&*backbone, &images, &taps)? {
+            for (name, tensor) in columns_of(tap) {
+                let tensor = tensor.to_device(&candle_core::Device::Cpu);
+                columns.entry(name).or_default().push(tensor.map_err(BackboneError::Candle)?);
+            }
+        }
+        bar.set(i as u64 + 1);
+        if interrupt::requested() { Err(RunError::Interrupted.into()) } else { Ok(()) }
+    };
+    ordered(0..args.images.len(), workers, ahead, make, take)?;
+    drop(bar);
+    write(args, &columns)?;
+    let (count, out) = (args.images.len(), args.out.display());
+    reporter.say(format!("{out}: {} tensors of {count} images", columns.len()));
+    Ok(EXIT_DONE)
+}
+
+fn pixels(
+    path: &std::path::Path,
+    size: Size,
+    preparation: &Preparation,
+) -> Result<Vec<f32>, image::ImageError> {
+    let decoded = image::decode(path)?;
+    let ready = match size {
+        Size::Exact(height, width) => image::resize(decoded.view(), height, width),
+        Size::Crop(side) => {
+            let (height, width, _) = decoded.dim();
+            let (height, width) = image::shorter_side(height, width, side);
+            let resized = image::resize(decoded.view(), height, width);
+            image::center_crop(resized.view(), side)
+        }
+    };
+    let mut out = vec![0f32; ready.len()];
+    image::normalise_into(ready.view(), preparation.mean, preparation.std, &mut out);
+    Ok(out)
+}
+
+fn encode(
+    backbone: &dyn Backbone,
+    images: &Tensor,
+    taps: &[usize],
+) -> Result<Vec<Tap>, BackboneError> {
+    backbone.forward(images, taps, Wanted::ALL)
+}
+
+fn columns_of(tap: Tap) -> impl Iterator<Item = (String, Tensor)> {
+    let parts = [
+        ("patch_tokens", tap.patches),
+        ("cls_tokens", tap.summary),
+        ("patch_tokens_norm", tap.patches_norm),
+        ("cls_tokens_norm", tap.summary_norm),
+    ];
+    let block = tap.block;
+    parts.into_iter().filter_map(move |(name, t)| Some((format!("block{block}.{name}"), t?)))
+}
+
+/// Concatenates each column over the batches and writes them all, with the image paths as metadata.
+fn write(args: &FeaturesArgs, columns: &BTreeMap<String, Vec<Tensor>>) -> Result<(), CliError> {
+    let fault = |why: String| CliError::Output { what: args.out.display().to_string(), why };
+    let mut whole = BTreeMap::new();
+    for (name, parts) in columns {
+        let tensor = Tensor::cat(parts, 0).map_err(|e| fault(e.to_string()))?;
+        whole.insert(name.clone(), tensor);
+    }
+    let images: Vec<String> = args.images.iter().map(|p| p.display().to_string()).collect();
+    let listed = serde_json::to_string(&images).map_err(|e| fault(e.to_string()))?;
+    let metadata = [
+        ("images".to_owned(), listed),
+        ("backbone".to_owned(), args.backbone.clone()),
+    ];
+    let bytes = safetensors::serialize(&whole, Some(metadata.into()))
+        .map_err(|e| fault(e.to_string()))?;
+    write_file(&args.out, &bytes)
+}

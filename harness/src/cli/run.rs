@@ -1,0 +1,83 @@
+use super::args::{AllArgs, RunArgs, RunOptions};
+use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
+use crate::progress::Reporter;
+use crate::registry::nearest;
+use crate::run::{Report, Request, execute, parse_cell, select_cells};
+
+/// The backbone of `--sample` when none is given.
+const SAMPLE_BACKBONE: &str = "random:pixio-nano";
+/// The floor beside it.
+const FLOOR: &str = "pixels";
+
+pub(super) fn all(args: AllArgs, reporter: &Reporter) -> Result<u8, CliError> {
+    let cells = select_cells(&args.tasks, &args.heads)?;
+    let named = args.options.data.iter().map(|(name, _)| name.clone());
+    let required = args.tasks.iter().cloned().chain(named).collect();
+    let mut request = request(args.options.clone(), cells, required)?;
+    if request.sample && !request.backbones.iter().any(|spec| spec == FLOOR) {
+        request.backbones.push(FLOOR.to_owned());
+    }
+    finish(&execute(&request, reporter)?, &args.options, reporter)
+}
+
+pub(super) fn run(args: RunArgs, reporter: &Reporter) -> Result<u8, CliError> {
+    let cells = args.cells.iter().map(|cell| parse_cell(cell)).collect::<Result<Vec<_>, _>>()?;
+    let required = cells.iter().map(|cell| cell.dataset.clone()).collect();
+    let request = request(args.options.clone(), cells, required)?;
+    finish(&execute(&request, reporter)?, &args.options, reporter)
+}
+
+fn request(
+    options: RunOptions,
+    cells: Vec<schema::TaskHead>,
+    required: Vec<String>,
+) -> Result<Request, CliError> {
+    let known = tasks::data::Registry::builtin()?;
+    for (name, _) in &options.data {
+        if known.get(name).is_none() {
+            let near = nearest(name, known.names()).into_iter().map(str::to_owned).collect();
+            return Err(CliError::UnknownDataset { name: name.clone(), near });
+        }
+    }
+    let mut backbones = options.backbone;
+    if backbones.is_empty() && options.sample {
+        backbones.push(SAMPLE_BACKBONE.to_owned());
+    }
+    Ok(Request {
+        backbones,
+        cells,
+        required,
+        data: options.data,
+        sample: options.sample,
+        out: options.out,
+        arch: options.source.arch,
+        offline: options.source.offline,
+        device: options.compute.device,
+        dtype: options.compute.dtype,
+        batch_size: options.compute.batch_size,
+        workers: options.compute.workers,
+        seed: options.seed,
+        limit: options.limit,
+        k: options.k,
+        temperature: options.temperature,
+        skip_bad_images: options.skip_bad_images,
+    })
+}
+
+/// Prints the table of this command's runs and says where they are.
+fn finish(report: &Report, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
+    if !report.records.is_empty() {
+        let format = if options.json { results::Format::Json } else { results::Format::Text };
+        print(&results::render(&report.records, format, &results::TableOptions::default())?)?;
+        let out = options.out.display();
+        if report.kept == report.records.len() && report.failed.is_empty() {
+            reporter.say(format!("everything was done before: nothing was run ({out})"));
+        } else {
+            reporter.say(format!("results are in {out}; `pixio-eval table --out {out}` shows them"));
+        }
+    }
+    for (label, why) in &report.failed {
+        eprintln!("error: {label} failed: {why}");
+    }
+    Ok(if report.failed.is_empty() { EXIT_DONE } else { EXIT_FAILED })
+}

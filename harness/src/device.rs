@@ -1,0 +1,99 @@
+//! Which device, and which type to compute in.
+
+use candle_core::{DType, Device};
+
+/// What `--device` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU when this build has GPU support and one is there, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of that index.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| "expected auto, cpu, cuda or cuda:N".to_owned()),
+        }
+    }
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// A GPU was asked for in a build without GPU support.
+    #[error("cuda:{0} was asked for, and this build has no GPU support")]
+    NotBuilt(usize),
+    /// The GPU did not open.
+    #[error("cannot open cuda:{index}: {source}")]
+    Open {
+        /// Index of the GPU.
+        index: usize,
+        /// Why.
+        source: candle_core::Error,
+    },
+}
+
+/// Opens the device.
+pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
+    let cuda = |index| Device::new_cuda(index).map_err(|source| DeviceError::Open { index, source });
+    let built = candle_core::utils::cuda_is_available();
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto if !built => Ok(Device::Cpu),
+        // Auto takes the CPU where no driver answers; a GPU asked for by name is an error instead.
+        DeviceChoice::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        DeviceChoice::Cuda(index) if !built => Err(DeviceError::NotBuilt(index)),
+        DeviceChoice::Cuda(index) => cuda(index),
+    }
+}
+
+/// `cpu` or `cuda:N`.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// The autocast type: as asked, else bf16 on a GPU and f32 on the CPU.
+pub fn dtype(asked: Option<DType>, device: &Device) -> DType {
+    asked.unwrap_or(if device.is_cuda() { DType::BF16 } else { DType::F32 })
+}
+
+/// Reads `f32`, `bf16` or `f16`.
+pub fn parse_dtype(text: &str) -> Result<DType, String> {
+    match text {
+        "f32" => Ok(DType::F32),
+        "bf16" => Ok(DType::BF16),
+        "f16" => Ok(DType::F16),
+        _ => Err("expected f32, bf16 or f16".to_owned()),
+    }
+}
+
+/// The processor's model as the system names it.
+pub fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let model = line.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim());
+    model.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// Worker threads of the CPU pool.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}

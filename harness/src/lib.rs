@@ -1,0 +1,20 @@
+//! pixio-eval: how good is a frozen vision backbone?
+//!
+//! The binary is [`cli::main`]. A run goes one way: [`resolve`] finds a backbone and checks its
+//! weights, `tasks` hands out samples, [`stream`] decodes them ahead of the [`backbone`], [`bank`]
+//! keeps features, `heads` searches or trains on them, `results` keeps the record.
+
+pub mod backbone;
+pub mod bank;
+pub mod cli;
+pub mod device;
+pub mod files;
+pub mod hub;
+pub mod interrupt;
+pub mod locate;
+pub mod progress;
+pub mod registry;
+pub mod resolve;
+pub mod run;
+pub mod stream;
+pub mod weights;

@@ -1,0 +1,36 @@
+//! Where things are on this machine: the cache, data sets, sample data.
+
+use std::path::{Path, PathBuf};
+
+use tasks::sample::{self, SampleError};
+
+use crate::progress::Reporter;
+
+/// `$PIXIO_EVAL_CACHE`, else `$XDG_CACHE_HOME/pixio-eval`, else `~/.cache/pixio-eval`.
+pub fn cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("PIXIO_EVAL_CACHE")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pixio-eval")))
+        .or_else(|| Some(set("HOME")?.join(".cache/pixio-eval")))
+        .unwrap_or_else(|| PathBuf::from(".pixio-eval-cache"))
+}
+
+/// A data set's folder: as given, else `$PIXIO_EVAL_DATA/NAME`, else `data/NAME`.
+pub fn dataset(name: &str, given: &[(String, PathBuf)]) -> PathBuf {
+    if let Some((_, folder)) = given.iter().rev().find(|(known, _)| known == name) {
+        return folder.clone();
+    }
+    let root = std::env::var_os("PIXIO_EVAL_DATA").filter(|v| !v.is_empty());
+    root.map_or_else(|| PathBuf::from("data"), PathBuf::from).join(name)
+}
+
+/// The generated stand-in for a data set, made on first use.
+pub fn sample(name: &str, cache: &Path, reporter: &Reporter) -> Result<PathBuf, SampleError> {
+    let root = cache.join(format!("samples-v{}", sample::REVISION));
+    let known = sample::is_sample(&root.join(name)).is_some();
+    let folder = sample::write(name, &root)?;
+    if !known {
+        reporter.say(format!("{name}: sample data made in {}", folder.display()));
+    }
+    Ok(folder)
+}

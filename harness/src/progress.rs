@@ -1,0 +1,135 @@
+//! What a run says while it works: to stderr, as bars on a terminal and as plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How much to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors and warnings alone.
+    Quiet,
+    /// Progress and what was done.
+    Normal,
+    /// Also how.
+    Verbose,
+}
+
+/// The way to stderr that keeps bars and lines apart.
+pub struct Reporter {
+    bars: MultiProgress,
+    terminal: bool,
+    verbosity: Verbosity,
+    plain_every: Duration,
+}
+
+impl Reporter {
+    /// Bars when stderr is a terminal.
+    pub fn new(verbosity: Verbosity) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = match terminal && verbosity > Verbosity::Quiet {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        Self { bars, terminal, verbosity, plain_every: Duration::from_secs(10) }
+    }
+
+    /// A line, unless quiet.
+    pub fn say(&self, line: impl AsRef<str>) {
+        if self.verbosity >= Verbosity::Normal {
+            self.line(line.as_ref());
+        }
+    }
+
+    /// A line under `-v`.
+    pub fn detail(&self, line: impl AsRef<str>) {
+        if self.verbosity >= Verbosity::Verbose {
+            self.line(line.as_ref());
+        }
+    }
+
+    /// A line even when quiet.
+    pub fn warn(&self, line: impl AsRef<str>) {
+        self.line(&format!("warning: {}", line.as_ref()));
+    }
+
+    fn line(&self, line: &str) {
+        self.bars.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Progress over `total` items; `unit` is what the rate counts.
+    pub fn items(&self, label: &str, total: u64, unit: &'static str) -> Bar {
+        let template = "{msg:<28} {wide_bar:.cyan/dim} {pos}/{len} {per_sec} eta {eta}";
+        self.bar(label, total, unit, template)
+    }
+
+    /// Progress over `total` bytes.
+    pub fn bytes(&self, label: &str, total: u64) -> Bar {
+        let template =
+            "{msg:<28} {wide_bar:.cyan/dim} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
+        self.bar(label, total, "bytes", template)
+    }
+
+    fn bar(&self, label: &str, total: u64, unit: &'static str, template: &str) -> Bar {
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("━━─");
+        let bar = self.bars.add(ProgressBar::new(total).with_style(style));
+        bar.set_message(label.to_owned());
+        let plain = (!self.terminal && self.verbosity >= Verbosity::Normal).then(|| {
+            Mutex::new(Plain {
+                label: label.to_owned(),
+                unit,
+                total,
+                began: Instant::now(),
+                first: None,
+                last: Instant::now(),
+                every: self.plain_every,
+            })
+        });
+        Bar { bar, plain }
+    }
+}
+
+struct Plain {
+    label: String,
+    unit: &'static str,
+    total: u64,
+    began: Instant,
+    first: Option<u64>,
+    last: Instant,
+    every: Duration,
+}
+
+/// One line of progress; it disappears when dropped.
+pub struct Bar {
+    bar: ProgressBar,
+    plain: Option<Mutex<Plain>>,
+}
+
+impl Bar {
+    /// Sets how much is done.
+    pub fn set(&self, done: u64) {
+        self.bar.set_position(done);
+        let Some(plain) = &self.plain else { return };
+        let mut plain = plain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let first = *plain.first.get_or_insert(done);
+        if plain.last.elapsed() < plain.every {
+            return;
+        }
+        plain.last = Instant::now();
+        let rate = done.saturating_sub(first) as f64 / plain.began.elapsed().as_secs_f64();
+        let left = plain.total.saturating_sub(done) as f64 / rate.max(1e-9);
+        let Plain { label, unit, total, .. } = &*plain;
+        eprintln!("{label}: {done}/{total} {unit}, {rate:.1} {unit}/s, {left:.0} s left");
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

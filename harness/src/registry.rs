@@ -1,0 +1,137 @@
+//! backbones.toml: every backbone that has a name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use schema::Tokens;
+use serde::Deserialize;
+
+use crate::backbone::families::{Architecture, family};
+
+static EMBEDDED: &str = include_str!("../../backbones.toml");
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// What entries leave out.
+    pub defaults: Defaults,
+    /// Entries by name.
+    #[serde(rename = "backbone")]
+    pub backbones: BTreeMap<String, Entry>,
+}
+
+/// What entries leave out.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Side of the evaluation image in pixels.
+    pub resolution: usize,
+    /// Mean of the normalisation, RGB.
+    pub mean: [f32; 3],
+    /// Standard deviation of the normalisation, RGB.
+    pub std: [f32; 3],
+}
+
+/// One backbone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// In words.
+    pub title: String,
+    /// Name in [`crate::backbone::families::FAMILIES`].
+    pub family: String,
+    /// `ORG/REPO` on the hub; absent when no weights are published.
+    pub repository: Option<String>,
+    /// Branch, tag or commit.
+    pub revision: Option<String>,
+    /// Whether access must be asked for.
+    #[serde(default)]
+    pub gated: bool,
+    /// Licence of the weights.
+    pub licence: Option<String>,
+    /// Millions, as published.
+    pub parameters: f64,
+    /// Side of the evaluation image in pixels, where it is not the default.
+    pub resolution: Option<usize>,
+    /// In the form of config.json.
+    pub config: serde_json::Value,
+    /// Which tokens a head sees.
+    pub recipe: Recipe,
+    /// Where these choices come from.
+    pub source: String,
+}
+
+/// Which tokens a head sees.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The image's feature for k-NN.
+    pub knn: KnnRecipe,
+}
+
+/// The image's feature for k-NN, from the last block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnnRecipe {
+    /// Which tokens.
+    pub tokens: Tokens,
+    /// Whether the final norm is applied first.
+    pub final_norm: bool,
+}
+
+static PARSED: LazyLock<Result<Registry, String>> = LazyLock::new(|| parse(EMBEDDED));
+
+fn parse(text: &str) -> Result<Registry, String> {
+    toml::from_str(text).map_err(|error| format!("backbones.toml: {error}"))
+}
+
+/// The registry this program was built with.
+pub fn builtin() -> Result<&'static Registry, String> {
+    PARSED.as_ref().map_err(Clone::clone)
+}
+
+impl Entry {
+    /// The architecture its configuration describes.
+    pub fn architecture(&self) -> Result<Arc<dyn Architecture>, String> {
+        let family = family(&self.family)
+            .ok_or_else(|| format!("family {:?} of backbones.toml is unknown", self.family))?;
+        (family.from_config)(&self.config)
+    }
+}
+
+/// The candidates nearest to a mistyped name, best first.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let lower = name.to_lowercase();
+    let mut scored: Vec<(f64, &str)> = candidates
+        .map(|candidate| (strsim::jaro_winkler(&lower, candidate), candidate))
+        .filter(|(score, _)| *score > 0.8)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    scored.into_iter().take(3).map(|(_, candidate)| candidate).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_builds_an_architecture_of_its_published_size() {
+        let registry = builtin().unwrap();
+        assert!(registry.backbones.len() >= 6);
+        for (name, entry) in &registry.backbones {
+            let architecture = entry.architecture().unwrap();
+            let elements: usize =
+                architecture.expected().iter().map(|e| e.shape.iter().product::<usize>()).sum();
+            let millions = elements as f64 / 1e6;
+            assert!((millions - entry.parameters).abs() < 0.6, "{name}: {millions}");
+        }
+    }
+
+    #[test]
+    fn a_near_name_is_suggested() {
+        let names = || builtin().unwrap().backbones.keys().map(String::as_str);
+        assert_eq!(nearest("pixio-xl", names())[0], "pixio-l");
+        assert!(nearest("zzz", names()).is_empty());
+    }
+}

@@ -1,0 +1,232 @@
+//! k-NN on ImageNet-1K (PROTOCOL section 2): plan it, extract features, search, vote.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use heads::knn::{Features, Knn, KnnError};
+use schema::{
+    BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
+    Protocol, RunPlan, Selection, Stages, TaskHead, VoteStage,
+};
+use tasks::data::{ImageNet, Registry, Sample};
+
+use super::RunError;
+use super::extract::{Extracted, Extraction};
+use super::session::Request;
+use crate::bank::BankKey;
+use crate::interrupt;
+use crate::progress::Reporter;
+use crate::resolve::Resolved;
+
+/// Numbers of neighbours of the published protocol.
+const PUBLISHED_K: [usize; 4] = [10, 20, 100, 200];
+/// Numbers of neighbours on the generated sample data, which has fewer than 200 train images.
+const SAMPLE_K: [usize; 4] = [1, 5, 10, 20];
+const PUBLISHED_TEMPERATURE: f64 = 0.07;
+
+/// Resolves the protocol for one backbone on one copy of the data.
+pub(super) fn plan(
+    request: &Request,
+    task: &TaskHead,
+    resolved: &Resolved,
+    backbone: &BackboneRecord,
+    data: &Opened,
+    dtype: &str,
+    reporter: &Reporter,
+) -> Result<RunPlan, RunError> {
+    let mut name = if request.sample { "sample" } else { "pixio" }.to_owned();
+    let vote = vote(request, data, &mut name, reporter)?;
+    if let Some(limit) = request.limit {
+        name.push_str(&format!("+limit={limit}"));
+    }
+    let preparation = &resolved.preparation;
+    let protocol = Protocol {
+        name,
+        stages: Stages::Knn(KnnProtocol {
+            image: ImageStage {
+                revision: 1,
+                resize: preparation.resolution,
+                crop: preparation.resolution,
+                filter: "pillow-bicubic".to_owned(),
+                mean: preparation.mean,
+                std: preparation.std,
+            },
+            feature: FeatureStage {
+                revision: 1,
+                block: backbone.blocks - 1,
+                tokens: resolved.knn.tokens,
+                final_norm: resolved.knn.final_norm,
+                dtype: dtype.to_owned(),
+            },
+            vote,
+            limit: request.limit,
+        }),
+    };
+    Ok(RunPlan {
+        task: task.clone(),
+        backbone: backbone.clone(),
+        protocol_fingerprint: protocol.fingerprint(),
+        protocol,
+        data: data.record.clone(),
+        seed: request.seed,
+        skip_bad_images: request.skip_bad_images,
+    })
+}
+
+/// The vote stage; a list asked for must fit the train set, the protocol's own list is cut to it.
+fn vote(
+    request: &Request,
+    data: &Opened,
+    name: &mut String,
+    reporter: &Reporter,
+) -> Result<VoteStage, RunError> {
+    let train = data.images.train.samples().len();
+    let standard = if request.sample { SAMPLE_K } else { PUBLISHED_K };
+    let too_large = |k| RunError::KTooLarge { k, train, folder: data.images.train.root().to_path_buf() };
+    let mut k = request.k.clone();
+    k.sort_unstable();
+    k.dedup();
+    if let Some(&largest) = k.last().filter(|&&k| k > train) {
+        return Err(too_large(largest));
+    }
+    if k.is_empty() {
+        k = standard.into_iter().filter(|&k| k <= train).collect();
+        let cut: Vec<String> = standard.iter().filter(|&&k| k > train).map(usize::to_string).collect();
+        if k.is_empty() {
+            return Err(too_large(standard[0]));
+        }
+        if !cut.is_empty() {
+            let left_out = cut.join(", ");
+            reporter.warn(format!("k = {left_out} left out: the train set has {train} samples"));
+        }
+    }
+    let list: Vec<String> = k.iter().map(usize::to_string).collect();
+    if k != standard {
+        name.push_str(&format!("+k={}", list.join(",")));
+    }
+    let temperature = request.temperature.unwrap_or(PUBLISHED_TEMPERATURE);
+    if temperature != PUBLISHED_TEMPERATURE {
+        name.push_str(&format!("+temperature={temperature}"));
+    }
+    Ok(VoteStage { revision: 1, k, temperature })
+}
+
+/// The key of the features this run needs.
+pub(super) fn bank_key(plan: &RunPlan) -> BankKey {
+    let Stages::Knn(protocol) = &plan.protocol.stages;
+    BankKey {
+        backbone: plan.backbone.identity.clone(),
+        image: protocol.image.clone(),
+        feature: protocol.feature.clone(),
+        data: plan.data.fingerprint.clone(),
+        part: protocol.limit.map(|limit| (limit, plan.seed)),
+        skip_bad_images: plan.skip_bad_images,
+    }
+}
+
+/// What a finished k-NN run has measured.
+pub(super) struct Measured {
+    pub(super) metrics: Vec<MetricValue>,
+    pub(super) rows: Vec<PredictionRow>,
+    pub(super) seconds: BTreeMap<String, f64>,
+    pub(super) encoded: u64,
+    pub(super) encoding: Duration,
+    pub(super) skipped: Vec<String>,
+}
+
+/// Extracts what is missing and searches.
+pub(super) fn measure(
+    extraction: &Extraction<'_>,
+    data: &ImageNet,
+    reporter: &Reporter,
+) -> Result<Measured, RunError> {
+    let extract = |split, samples: &[Sample]| -> Result<Extracted, RunError> {
+        let paths: Vec<&str> = samples.iter().map(|sample| &*sample.path).collect();
+        extraction.split(split, &paths)
+    };
+    let (train_samples, val_samples) = (data.train.samples(), data.val.samples());
+    let train = extract("train", train_samples)?;
+    let val = extract("val", val_samples)?;
+    let began = Instant::now();
+    let width = extraction.backbone.dimensions().width;
+    let labels = |positions: &[u32], samples: &[Sample]| -> Vec<u32> {
+        positions.iter().map(|&at| samples[at as usize].target).collect()
+    };
+    let train_labels = labels(&train.rows.positions, train_samples);
+    let val_labels = labels(&val.rows.positions, val_samples);
+    let classes = data.train.classes().len();
+    let knn = Knn::new(Features::new(&train.rows.features, width)?, &train_labels, classes)?;
+    let queries = Features::new(&val.rows.features, width)?;
+    let bar = reporter.items("searching", 1000, "permille");
+    let mut progress = |progress: heads::knn::Progress| {
+        bar.set(progress.done * 1000 / progress.total.max(1));
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let vote = &extraction.protocol.vote;
+    let predictions = match knn.predict(queries, &val_labels, vote, &mut progress) {
+        Err(KnnError::Interrupted(_)) => return Err(RunError::Interrupted),
+        other => other?,
+    };
+    let search = began.elapsed();
+    let value = |name: String, value| MetricValue {
+        name,
+        value,
+        ci_low: None,
+        ci_high: None,
+        selection: Selection::Last,
+    };
+    let metrics = predictions.accuracy.iter().flat_map(|at| {
+        [value(format!("top1@{}", at.k), at.top1), value(format!("top5@{}", at.k), at.top5)]
+    });
+    let rows = predictions.by_query.into_iter().zip(&val.rows.positions).zip(&val_labels);
+    let rows = rows.map(|((by_k, &at), &label)| PredictionRow {
+        path: val_samples[at as usize].path.to_string(),
+        label,
+        by_k,
+    });
+    let encoding = train.elapsed + val.elapsed;
+    let seconds = [("encode", encoding), ("search", search)];
+    Ok(Measured {
+        metrics: metrics.collect(),
+        rows: rows.collect(),
+        seconds: seconds.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).into(),
+        encoded: train.encoded + val.encoded,
+        encoding,
+        skipped: [train.skipped, val.skipped].concat(),
+    })
+}
+
+/// A data set ready to run on.
+pub(super) struct Opened {
+    /// The samples, cut to `--limit`.
+    pub(super) images: ImageNet,
+    pub(super) record: DataRecord,
+}
+
+/// Lists the data and cuts it to `limit` samples a split; the fingerprint is that of the whole.
+pub(super) fn open(
+    name: &str,
+    root: &Path,
+    limit: Option<usize>,
+    seed: u64,
+) -> Result<Opened, RunError> {
+    let images = ImageNet::open(root)?;
+    let sample = tasks::sample::is_sample(root).is_some();
+    let registry = Registry::builtin()?;
+    let published = registry.get(name).filter(|_| !sample);
+    let record = DataRecord {
+        name: name.to_owned(),
+        root: root.display().to_string(),
+        fingerprint: images.fingerprint(),
+        splits: images.records(published),
+        classes: images.train.classes().len(),
+        sample,
+    };
+    let images = match limit {
+        Some(limit) => images.take(limit, seed),
+        None => images,
+    };
+    Ok(Opened { images, record })
+}

@@ -1,0 +1,142 @@
+//! Running cells of the benchmark: plan everything, then carry it out, one record a cell.
+
+mod extract;
+mod knn;
+mod session;
+
+use std::path::PathBuf;
+
+use schema::TaskHead;
+
+use crate::backbone::BackboneError;
+use crate::bank::BankError;
+use crate::device::DeviceError;
+use crate::registry::nearest;
+use crate::resolve::ResolveError;
+use crate::weights::WeightsError;
+
+pub use session::{Report, Request, execute};
+
+/// Every cell this version can run, as data set and head.
+pub static CELLS: &[(&str, &str)] = &[("imagenet1k", "knn")];
+
+/// Why a command could not run, or a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No `--backbone`.
+    #[error("no backbone given")]
+    NoBackbone,
+    /// A data set or head that this version does not measure.
+    #[error("unknown {what} {name:?}; this version runs {known}")]
+    Unknown {
+        /// `task`, `data set` or `head`.
+        what: &'static str,
+        /// As given.
+        name: String,
+        /// What there is.
+        known: String,
+        /// Near names, best first.
+        near: Vec<String>,
+    },
+    /// A data set that was asked for is not there.
+    #[error("data set {name} is not at {}", folder.display())]
+    NoData {
+        /// Name in datasets.toml.
+        name: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// `all` found nothing to run.
+    #[error("no data set is there")]
+    NothingToRun,
+    /// More neighbours than train samples.
+    #[error("k = {k} is larger than the train set of {train} samples in {}", folder.display())]
+    KTooLarge {
+        /// As asked for.
+        k: usize,
+        /// Samples in the train split, after `--limit`.
+        train: usize,
+        /// The data set.
+        folder: PathBuf,
+    },
+    /// Every image of a split was left out.
+    #[error("no image of the {split} split could be read")]
+    NothingLeft {
+        /// The split.
+        split: &'static str,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The data set.
+    #[error(transparent)]
+    Data(#[from] tasks::data::DataError),
+    /// datasets.toml.
+    #[error(transparent)]
+    Registry(#[from] tasks::data::RegistryError),
+    /// Generating sample data.
+    #[error(transparent)]
+    Sample(#[from] tasks::sample::SampleError),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] tasks::image::ImageError),
+    /// The backbone.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// Its weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The encoder.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
+    /// The feature bank.
+    #[error(transparent)]
+    Bank(#[from] BankError),
+    /// The search or the vote.
+    #[error(transparent)]
+    Knn(#[from] heads::knn::KnnError),
+    /// The results.
+    #[error(transparent)]
+    Store(#[from] results::StoreError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] results::TableError),
+}
+
+/// Reads `TASK/HEAD`.
+pub fn parse_cell(text: &str) -> Result<TaskHead, RunError> {
+    let known = || CELLS.iter().map(|(dataset, head)| format!("{dataset}/{head}"));
+    if known().any(|cell| cell == text) {
+        let (dataset, head) = text.split_once('/').unwrap_or((text, ""));
+        return Ok(TaskHead { dataset: dataset.to_owned(), head: head.to_owned() });
+    }
+    let all: Vec<String> = known().collect();
+    let near = nearest(text, all.iter().map(String::as_str));
+    Err(RunError::Unknown {
+        what: "task",
+        name: text.to_owned(),
+        near: near.into_iter().map(str::to_owned).collect(),
+        known: all.join(", "),
+    })
+}
+
+/// The cells of the named data sets and heads; an empty list stands for all.
+pub fn select_cells(datasets: &[String], heads: &[String]) -> Result<Vec<TaskHead>, RunError> {
+    let check = |what, names: &[String], known: Vec<&str>| -> Result<(), RunError> {
+        let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        let near = nearest(name, known.iter().copied()).into_iter().map(str::to_owned).collect();
+        Err(RunError::Unknown { what, name: name.clone(), near, known: known.join(", ") })
+    };
+    check("data set", datasets, CELLS.iter().map(|(dataset, _)| *dataset).collect())?;
+    check("head", heads, CELLS.iter().map(|(_, head)| *head).collect())?;
+    let wanted = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let chosen = CELLS.iter().filter(|(d, h)| wanted(datasets, d) && wanted(heads, h));
+    Ok(chosen
+        .map(|(d, h)| TaskHead { dataset: (*d).to_owned(), head: (*h).to_owned() })
+        .collect())
+}

@@ -1,0 +1,276 @@
+//! One command's runs: find everything, plan everything, then carry it out cell by cell.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device};
+use jiff::{Timestamp, Unit};
+use results::Store;
+use schema::{HostRecord, Outcome, RunPlan, RunRecord, Stages, TaskHead};
+
+use super::extract::Extraction;
+use super::knn::Opened;
+use super::{RunError, knn};
+use crate::backbone::{Backbone, Placement};
+use crate::bank::Bank;
+use crate::device::{self, DeviceChoice};
+use crate::hub::HubOptions;
+use crate::interrupt;
+use crate::locate;
+use crate::progress::Reporter;
+use crate::resolve::{Resolved, Resolver};
+
+/// What a command asks for, resolved from its flags.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Backbones as given.
+    pub backbones: Vec<String>,
+    /// Cells to run.
+    pub cells: Vec<TaskHead>,
+    /// Data sets that must be there; others are left out when they are not.
+    pub required: Vec<String>,
+    /// Folders of data sets, by name.
+    pub data: Vec<(String, PathBuf)>,
+    /// Whether generated sample data stands in for every data set.
+    pub sample: bool,
+    /// Folder for results.
+    pub out: PathBuf,
+    /// `--arch`.
+    pub arch: Option<String>,
+    /// `--offline`.
+    pub offline: bool,
+    /// `--device`.
+    pub device: DeviceChoice,
+    /// `--dtype`.
+    pub dtype: Option<DType>,
+    /// Images in one encoder pass.
+    pub batch_size: usize,
+    /// Decoding threads.
+    pub workers: Option<usize>,
+    /// `--seed`.
+    pub seed: u64,
+    /// `--limit`.
+    pub limit: Option<usize>,
+    /// `--k`; empty for the protocol's list.
+    pub k: Vec<usize>,
+    /// `--temperature`.
+    pub temperature: Option<f64>,
+    /// `--skip-bad-images`.
+    pub skip_bad_images: bool,
+}
+
+/// What a command did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Records of every cell that is finished now, in running order.
+    pub records: Vec<RunRecord>,
+    /// How many of them were finished before.
+    pub kept: usize,
+    /// Cells that failed, with the reason.
+    pub failed: Vec<(String, String)>,
+}
+
+struct Host {
+    device: Device,
+    dtype: DType,
+    store: Store,
+    cache: PathBuf,
+}
+
+/// An encoder that is loaded when its first run needs it.
+struct Lazy<'a> {
+    resolved: &'a Resolved,
+    loaded: Option<(Box<dyn Backbone>, Duration)>,
+}
+
+/// Carries a request out. Errors before any work end it; a run that fails is recorded, and the
+/// others go on.
+pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunError> {
+    if request.backbones.is_empty() {
+        return Err(RunError::NoBackbone);
+    }
+    let store = Store::open(&request.out)?;
+    store.check_writable()?;
+    let device = device::open(request.device)?;
+    let dtype = device::dtype(request.dtype, &device);
+    let host = Host { device, dtype, store, cache: locate::cache() };
+    let data = open_data(request, &host.cache, reporter)?;
+    let hub = HubOptions::from_env(request.offline);
+    let resolver = Resolver { arch: request.arch.as_deref(), hub, reporter };
+    let resolved: Vec<Resolved> = request
+        .backbones
+        .iter()
+        .map(|spec| resolver.resolve(spec))
+        .collect::<Result<_, _>>()?;
+    let mut plans = Vec::new();
+    for resolved in &resolved {
+        let record = resolved.record()?;
+        let cells = request.cells.iter().filter_map(|cell| Some((cell, data.get(&cell.dataset)?)));
+        let dtype = dtype.as_str();
+        let cells: Vec<(RunPlan, &Opened)> = cells
+            .map(|(cell, data)| {
+                let plan = knn::plan(request, cell, resolved, &record, data, dtype, reporter)?;
+                Ok((plan, data))
+            })
+            .collect::<Result<_, RunError>>()?;
+        plans.push((Lazy { resolved, loaded: None }, cells));
+    }
+    let mut report = Report::default();
+    for (mut lazy, cells) in plans {
+        for (plan, data) in cells {
+            carry_out(request, &host, &mut lazy, plan, data, reporter, &mut report)?;
+        }
+    }
+    Ok(report)
+}
+
+fn carry_out(
+    request: &Request,
+    host: &Host,
+    lazy: &mut Lazy<'_>,
+    plan: RunPlan,
+    data: &Opened,
+    reporter: &Reporter,
+    report: &mut Report,
+) -> Result<(), RunError> {
+    let label = format!("{} {}", plan.task, plan.backbone.name);
+    if let Some(record) = host.store.finished(&plan)? {
+        let folder = host.store.folder(&plan)?;
+        reporter.say(format!("{label}: already done, nothing to do ({})", folder.display()));
+        report.records.push(record);
+        report.kept += 1;
+        return Ok(());
+    }
+    let dir = host.store.begin(&plan)?;
+    reporter.say(format!("{label}: protocol {}", plan.protocol.name));
+    let finished = one(request, host, lazy, &plan, data, reporter).and_then(|(outcome, rows)| {
+        Ok(dir.finish(&outcome, &rows)?)
+    });
+    match finished {
+        Ok(record) => {
+            reporter.detail(format!("{label}: {}", dir.folder().display()));
+            report.records.push(record);
+        }
+        Err(RunError::Interrupted) => return Err(RunError::Interrupted),
+        Err(error) => {
+            dir.fail(&error.to_string())?;
+            report.failed.push((label, error.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn one(
+    request: &Request,
+    host: &Host,
+    lazy: &mut Lazy<'_>,
+    plan: &RunPlan,
+    data: &Opened,
+    reporter: &Reporter,
+) -> Result<(Outcome, Vec<schema::PredictionRow>), RunError> {
+    let (started, began) = (Timestamp::now(), Instant::now());
+    let (backbone, load) = lazy.get(host)?;
+    let Stages::Knn(protocol) = &plan.protocol.stages;
+    let bank = Bank::open(&host.cache, &knn::bank_key(plan))?;
+    let extraction = Extraction {
+        backbone,
+        device: &host.device,
+        protocol,
+        bank: &bank,
+        root: data.images.train.root(),
+        micro_batch: request.batch_size,
+        workers: request.workers.unwrap_or_else(device::threads),
+        skip_bad_images: request.skip_bad_images,
+        reporter,
+    };
+    let measured = knn::measure(&extraction, &data.images, reporter)?;
+    let mut seconds: BTreeMap<String, f64> = measured.seconds;
+    seconds.insert("load".to_owned(), load.as_secs_f64());
+    seconds.insert("total".to_owned(), began.elapsed().as_secs_f64());
+    let rate = measured.encoded as f64 / measured.encoding.as_secs_f64().max(1e-9);
+    let outcome = Outcome {
+        metrics: measured.metrics,
+        seconds,
+        images_encoded: measured.encoded,
+        images_per_second: (measured.encoded > 0).then_some(rate),
+        micro_batch: request.batch_size,
+        host: HostRecord {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("PIXIO_EVAL_COMMIT").to_owned(),
+            device: device::name(&host.device),
+            cpu: device::cpu_model(),
+            threads: device::threads(),
+        },
+        started: rfc3339(started),
+        finished: rfc3339(Timestamp::now()),
+        warnings: warnings(measured.skipped.len()),
+        skipped_images: measured.skipped,
+    };
+    Ok((outcome, measured.rows))
+}
+
+impl Lazy<'_> {
+    fn get(&mut self, host: &Host) -> Result<(&dyn Backbone, Duration), RunError> {
+        if self.loaded.is_none() {
+            let began = Instant::now();
+            let placement = Placement { device: host.device.clone(), dtype: host.dtype };
+            let backbone = self.resolved.load(&placement)?;
+            self.loaded = Some((backbone, began.elapsed()));
+        }
+        match &self.loaded {
+            Some((backbone, load)) => Ok((&**backbone, *load)),
+            None => Err(RunError::NoBackbone),
+        }
+    }
+}
+
+fn rfc3339(at: Timestamp) -> String {
+    at.round(Unit::Second).unwrap_or(at).to_string()
+}
+
+/// What a reader of the numbers must know and the plan does not say.
+fn warnings(skipped: usize) -> Vec<String> {
+    match skipped {
+        0 => Vec::new(),
+        1 => vec!["1 unreadable image was left out".to_owned()],
+        n => vec![format!("{n} unreadable images were left out")],
+    }
+}
+
+/// Opens the data sets of the request's cells, by name.
+fn open_data(
+    request: &Request,
+    cache: &Path,
+    reporter: &Reporter,
+) -> Result<BTreeMap<String, Opened>, RunError> {
+    let mut open = BTreeMap::new();
+    let mut absent = Vec::new();
+    for cell in &request.cells {
+        let name = &cell.dataset;
+        if open.contains_key(name) || absent.contains(name) {
+            continue;
+        }
+        let folder = if request.sample {
+            locate::sample(name, cache, reporter)?
+        } else {
+            locate::dataset(name, &request.data)
+        };
+        if !folder.is_dir() {
+            if request.required.contains(name) {
+                return Err(RunError::NoData { name: name.clone(), folder });
+            }
+            reporter.say(format!("{name}: skipped, not at {}", folder.display()));
+            absent.push(name.clone());
+            continue;
+        }
+        open.insert(name.clone(), knn::open(name, &folder, request.limit, request.seed)?);
+    }
+    if open.is_empty() {
+        return Err(RunError::NothingToRun);
+    }
+    if interrupt::requested() {
+        return Err(RunError::Interrupted);
+    }
+    Ok(open)
+}

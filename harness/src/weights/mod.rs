@@ -1,0 +1,118 @@
+//! Weights: where tensors come from, and how a family's names are found among them.
+//!
+//! A [`TensorSource`] hands out raw tensors by the name they have in their file. A family's
+//! [`NameMap`] turns such names into canonical ones; [`Weights::map`] checks the whole set at once,
+//! so that one error lists everything that is missing, unexpected or mis-shaped.
+
+mod mapping;
+mod pth;
+mod random;
+mod safetensors;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+
+pub use mapping::{Canonical, Expected, Mismatch, NameMap, Weights};
+pub use random::RandomSource;
+pub(crate) use safetensors::shard_names;
+
+/// Shape and type of a stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Element type in the file.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// Named tensors in a container.
+pub trait TensorSource: Send + Sync {
+    /// Every tensor's name, in no particular order.
+    fn names(&self) -> Vec<String>;
+    /// Shape and type; `None` for an unknown name.
+    fn info(&self, name: &str) -> Option<TensorInfo>;
+    /// The elements, row-major, little-endian.
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightsError>;
+    /// What to call the container in a message.
+    fn describe(&self) -> String;
+}
+
+/// Everything that can be wrong with a set of weights.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be opened or mapped.
+    #[error("cannot read weights {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not a whole safetensors file.
+    #[error("{} is not a complete safetensors file: {why}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the reader found.
+        why: String,
+    },
+    /// Not a readable `.pth`.
+    #[error("{} is not a readable PyTorch checkpoint: {why}", path.display())]
+    Pth {
+        /// The file.
+        path: PathBuf,
+        /// What the reader found.
+        why: String,
+    },
+    /// The index of a sharded checkpoint is broken.
+    #[error("{} is not a usable shard index: {why}", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A tensor has a type that weights cannot have.
+    #[error("tensor {name} in {source_name} has type {found}; expected f32, f16 or bf16")]
+    Dtype {
+        /// Name in the file.
+        name: String,
+        /// The file.
+        source_name: String,
+        /// Its type.
+        found: String,
+    },
+    /// The tensors do not make up the encoder.
+    #[error("{source_name} does not fit {family}:\n{}", mapping::list(.mismatches))]
+    Mismatch {
+        /// The file or folder.
+        source_name: String,
+        /// What was to be built.
+        family: String,
+        /// Everything that is wrong, sorted by name.
+        mismatches: Vec<Mismatch>,
+    },
+    /// Conversion to the wanted type or device failed.
+    #[error("cannot load tensor {name}: {source}")]
+    Convert {
+        /// Canonical name.
+        name: String,
+        /// Why.
+        source: candle_core::Error,
+    },
+}
+
+/// Opens a `.safetensors` file, a `.pth` checkpoint, or a folder holding `model.safetensors` or the
+/// shards of `model.safetensors.index.json`.
+pub fn open(path: &Path) -> Result<Box<dyn TensorSource>, WeightsError> {
+    let is_pth = path.extension().is_some_and(|e| e == "pth" || e == "pt" || e == "bin");
+    if path.is_dir() {
+        Ok(Box::new(safetensors::Mapped::open_folder(path)?))
+    } else if is_pth {
+        Ok(Box::new(pth::PthSource::open(path)?))
+    } else {
+        Ok(Box::new(safetensors::Mapped::open_files(vec![path.to_path_buf()], path)?))
+    }
+}

@@ -1,0 +1,86 @@
+//! Runs the built program in a folder of its own and makes its output comparable.
+#![allow(dead_code)] // each test file uses a part
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The folder of golden data.
+pub fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// A working folder with its own cache, away from the user's settings.
+pub struct World {
+    pub folder: tempfile::TempDir,
+}
+
+pub struct Ran {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pixio-eval"));
+        let removed =
+            ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_CACHE", "PIXIO_EVAL_DATA"];
+        for name in removed {
+            command.env_remove(name);
+        }
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("PIXIO_EVAL_CACHE", self.path("cache"))
+            .env("HF_HOME", self.path("hf"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        self.finish(self.command(args))
+    }
+
+    pub fn finish(&self, mut command: Command) -> Ran {
+        let output = command.output().unwrap();
+        Ran {
+            status: output.status.code(),
+            stdout: self.plain(&output.stdout),
+            stderr: self.plain(&output.stderr),
+        }
+    }
+
+    /// Text with this world's paths replaced.
+    pub fn plain(&self, bytes: &[u8]) -> String {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let text = text.replace(self.folder.path().to_str().unwrap(), "WORLD");
+        text.replace(golden().to_str().unwrap(), "GOLDEN")
+    }
+
+    /// Copies a folder of small files into this world.
+    pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
+        let to = self.path(name);
+        copy(from, &to);
+        to
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        std::fs::copy(from, to).unwrap();
+    }
+}

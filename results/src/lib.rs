@@ -1,0 +1,21 @@
+//! What remains of a run: records, per-sample rows and tables.
+//!
+//! [`Store`] keeps run folders under one `--out` folder (the format is in the documentation of
+//! [`schema::RunRecord`]), [`frame`] joins records into one long frame, [`render`] writes it in
+//! the formats of [`Format`] and [`runs_table`] lists what is in the store.
+
+mod frame;
+mod predictions;
+mod runs;
+mod store;
+mod table;
+mod text;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use frame::{COLUMNS, LongRow, frame, long_rows};
+pub use predictions::{PredictionsError, read_predictions, write_predictions};
+pub use runs::{RunLine, run_lines, runs_json, runs_table};
+pub use store::{Listed, RunDir, Status, Store, StoreError};
+pub use table::{Exporter, Format, TableError, TableOptions, UnknownFormat, render};

@@ -1,0 +1,185 @@
+//! Run folders under one out folder.
+
+mod error;
+mod files;
+mod list;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use schema::{FORMAT, Fingerprint, Outcome, PredictionRow, RunPlan, RunRecord};
+
+pub use error::StoreError;
+use files::{FAILED, PLAN, PREDICTIONS, PlanFile, RECORD, folder_name};
+pub use list::{Listed, Status};
+
+use crate::predictions::write_predictions;
+
+/// The runs under one out folder; the format is documented at [`RunRecord`].
+#[derive(Clone, Debug)]
+pub struct Store {
+    out: PathBuf,
+}
+
+/// The folder of one run that is being worked on.
+#[derive(Debug)]
+pub struct RunDir {
+    folder: PathBuf,
+    plan: RunPlan,
+}
+
+impl Store {
+    /// Opens the store under `out`, which need not be there yet. Nothing is created.
+    ///
+    /// # Errors
+    /// [`StoreError::NotAFolder`] when `out` is something else.
+    pub fn open(out: &Path) -> Result<Self, StoreError> {
+        match fs::metadata(out) {
+            Ok(found) if !found.is_dir() => Err(StoreError::NotAFolder { path: out.to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(StoreError::NotAFolder { path: out.to_owned() })
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("open", out)(error))
+            }
+            _ => Ok(Self { out: out.to_owned() }),
+        }
+    }
+
+    /// The out folder.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Creates the out folder where needed and tries to write in it: for use before any work.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritable`] with the system's reason.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        fs::create_dir_all(&self.out)
+            .and_then(|()| files::temporary(&self.out).map(drop))
+            .map_err(|source| StoreError::NotWritable { path: self.out.clone(), source })
+    }
+
+    /// The record of this plan, if it was carried out. The plan is found by its key, whatever the
+    /// backbone was called then.
+    ///
+    /// # Errors
+    /// When a record is there and cannot be used: it cannot be read, has a newer format, or is of
+    /// another run whose key begins alike.
+    pub fn finished(&self, plan: &RunPlan) -> Result<Option<RunRecord>, StoreError> {
+        let key = plan.key();
+        let Some(folder) = self.existing(plan, &key)? else { return Ok(None) };
+        let (stored, record) = match files::read_json::<RunRecord>(&folder, RECORD)? {
+            Some(record) => (record.plan.key(), Some(record)),
+            None => match files::read_json::<PlanFile>(&folder, PLAN) {
+                Ok(Some(file)) => (file.plan.key(), None),
+                // An unreadable plan of an unfinished run loses nothing: it is written again.
+                Ok(None) | Err(StoreError::Json { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        if stored != key {
+            return Err(StoreError::KeyMismatch { folder, expected: key, found: stored });
+        }
+        Ok(record)
+    }
+
+    /// Starts or restarts a run: its folder, its plan, and no word of an earlier failure.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyFinished`], or when the folder cannot be written.
+    pub fn begin(&self, plan: &RunPlan) -> Result<RunDir, StoreError> {
+        if self.finished(plan)?.is_some() {
+            return Err(StoreError::AlreadyFinished { folder: self.folder(plan)? });
+        }
+        let folder = self.folder(plan)?;
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        let failed = folder.join(FAILED);
+        match fs::remove_file(&failed) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &failed)(error));
+            }
+            _ => {}
+        }
+        files::write_json(&folder, PLAN, &PlanFile { format: FORMAT, plan: plan.clone() })?;
+        Ok(RunDir { folder, plan: plan.clone() })
+    }
+
+    /// The folder of this plan's run: where it is, or where it will be.
+    ///
+    /// # Errors
+    /// When the out folder cannot be read.
+    pub fn folder(&self, plan: &RunPlan) -> Result<PathBuf, StoreError> {
+        let key = plan.key();
+        let name = format!("{}-{}", folder_name(&plan.backbone.name), key.short());
+        Ok(self.existing(plan, &key)?.unwrap_or_else(|| self.task_folder(plan).join(name)))
+    }
+
+    /// Every run folder, sorted by path, each with what is known of it.
+    ///
+    /// # Errors
+    /// When the out folder itself cannot be read; what is wrong further down is listed.
+    pub fn list(&self) -> Result<Vec<Listed>, StoreError> {
+        list::list(&self.out)
+    }
+
+    fn task_folder(&self, plan: &RunPlan) -> PathBuf {
+        self.out.join(folder_name(&plan.task.dataset)).join(folder_name(&plan.task.head))
+    }
+
+    fn existing(&self, plan: &RunPlan, key: &Fingerprint) -> Result<Option<PathBuf>, StoreError> {
+        let ending = format!("-{}", key.short());
+        let named = |path: &PathBuf| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.ends_with(&ending))
+        };
+        Ok(list::folders(&self.task_folder(plan))?.into_iter().find(named))
+    }
+}
+
+impl RunDir {
+    /// The run folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What is being carried out.
+    pub fn plan(&self) -> &RunPlan {
+        &self.plan
+    }
+
+    /// Writes the per-sample rows, then the record: from then on the run is finished.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the run is then still unfinished.
+    pub fn finish(
+        &self,
+        outcome: &Outcome,
+        predictions: &[PredictionRow],
+    ) -> Result<RunRecord, StoreError> {
+        let mut bytes = Vec::new();
+        write_predictions(&mut bytes, predictions).map_err(|source| StoreError::Predictions {
+            path: self.folder.join(PREDICTIONS),
+            source,
+        })?;
+        files::write(&self.folder, PREDICTIONS, &bytes)?;
+        let record =
+            RunRecord { format: FORMAT, plan: self.plan.clone(), outcome: outcome.clone() };
+        files::write_json(&self.folder, RECORD, &record)?;
+        Ok(record)
+    }
+
+    /// Notes why the run failed.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn fail(&self, message: &str) -> Result<(), StoreError> {
+        files::write(&self.folder, FAILED, format!("{}\n", message.trim_end()).as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests;

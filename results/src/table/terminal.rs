@@ -1,0 +1,145 @@
+//! For the terminal: a box a task, so that any number of tasks stays readable.
+
+use comfy_table::{
+    Cell as Field, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets,
+};
+use schema::RunRecord;
+
+use super::wide::{Cell, Row, SAMPLE, Section, letter, sections};
+use super::{Exporter, TableError};
+use crate::text::{clean, wrap};
+
+/// Columns of a terminal that everything fits in where the names allow it.
+const WIDTH: u16 = 100;
+
+pub(super) struct Text;
+
+impl Exporter for Text {
+    fn export(&self, records: &[&RunRecord]) -> Result<Vec<u8>, TableError> {
+        let mut tables = Vec::new();
+        for task in tasks(records) {
+            let of_task: Vec<&RunRecord> =
+                records.iter().copied().filter(|r| r.plan.task == *task).collect();
+            tables
+                .extend(sections(&of_task).iter().map(|section| table(&task.to_string(), section)));
+        }
+        Ok(tables.join("\n").into_bytes())
+    }
+}
+
+fn tasks<'a>(records: &[&'a RunRecord]) -> Vec<&'a schema::TaskHead> {
+    let mut tasks: Vec<_> = records.iter().map(|record| &record.plan.task).collect();
+    tasks.sort();
+    tasks.dedup();
+    tasks
+}
+
+fn table(task: &str, section: &Section) -> String {
+    let (protocol, seed) = (section.one_protocol(), section.one_seed());
+    let mut header = vec!["backbone".to_owned()];
+    header.extend(protocol.is_none().then(|| "protocol".to_owned()));
+    header.extend(seed.is_none().then(|| "seed".to_owned()));
+    let texts = header.len() - usize::from(seed.is_none());
+    header.extend(section.columns().map(|(_, metric)| heading(metric)));
+
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH)
+        .set_header(header);
+    for row in &section.rows {
+        let mut cells = vec![backbone(row)];
+        cells.extend(protocol.is_none().then(|| clean(&row.protocol)));
+        cells.extend(seed.is_none().then(|| row.seed.to_string()));
+        let shown =
+            |cell: &Option<Cell>| cell.as_ref().map_or("–".to_owned(), |c| c.text.clone());
+        cells.extend(row.cells.iter().map(shown));
+        table.add_row(cells.into_iter().map(Field::new).collect::<Vec<_>>());
+    }
+    // Numbers are never broken; names are, where there is no room.
+    for column in table.column_iter_mut().skip(texts) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+
+    let mut caption = Vec::new();
+    let mut shared: Vec<String> =
+        protocol.map(|name| format!("protocol {}", clean(name))).into_iter().collect();
+    shared.extend(seed.map(|seed| format!("seed {seed}")));
+    if !shared.is_empty() {
+        caption.push(format!("{}.", shared.join(", ")));
+    }
+    caption.extend(section.legend());
+
+    let mut out = clean(task);
+    if section.sample {
+        out += &format!("\n{SAMPLE}");
+    }
+    out += &format!("\n{}\n{}\n", table.trim_fmt(), wrap(&caption.join(" "), WIDTH.into()));
+    for (i, note) in section.notes.iter().enumerate() {
+        out += &format!("{}\n", wrap(&clean(&format!("[{}] {note}", letter(i))), WIDTH.into()));
+    }
+    out
+}
+
+/// `top1@10` in two short lines, so that eight metrics fit beside a name.
+fn heading(metric: &str) -> String {
+    match metric.split_once('@') {
+        Some((name, k)) => {
+            format!("{}\n@{k}", clean(&name.replacen("top", "top-", 1)), k = clean(k))
+        }
+        None => clean(metric),
+    }
+}
+
+fn backbone(row: &Row) -> String {
+    let mut name = clean(&row.backbone);
+    for note in &row.notes {
+        name += &format!(" [{}]", letter(*note));
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{record, records};
+
+    fn text(records: &[RunRecord]) -> String {
+        String::from_utf8(Text.export(&records.iter().collect::<Vec<_>>()).unwrap()).unwrap()
+    }
+
+    fn widest(text: &str) -> usize {
+        text.lines().map(|line| line.chars().count()).max().unwrap()
+    }
+
+    #[test]
+    fn the_table_of_three_backbones_and_a_sample_run() {
+        let text = text(&records());
+        insta::assert_snapshot!(text);
+        assert!(widest(&text) <= 100);
+    }
+
+    #[test]
+    fn protocols_and_seeds_that_differ_get_columns() {
+        let mut records = records();
+        records[2].plan.seed = 1;
+        records[3].plan.protocol.name = "pixio+limit=100".to_owned();
+        records[3].outcome.warnings = vec![
+            "one class has no image in the val split of this data set and another has two"
+                .to_owned(),
+        ];
+        let text = text(&records);
+        insta::assert_snapshot!(text);
+        assert!(widest(&text) <= 100);
+    }
+
+    #[test]
+    fn a_long_or_hostile_name_breaks_no_line() {
+        let name = format!("\u{1b}[2J{}", "checkpoints/".repeat(20));
+        let text = text(&[record(&name, 1.0)]);
+        assert!(widest(&text) <= 100, "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+}

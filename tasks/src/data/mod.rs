@@ -1,0 +1,13 @@
+//! Data sets: what is known about each, whether it is there, and reading it.
+
+mod error;
+mod imagenet;
+mod registry;
+mod status;
+
+pub use error::{DataError, Names};
+pub use imagenet::{ImageFolder, ImageNet, Sample};
+pub use registry::{
+    Dataset, DepthStorage, LabelForms, Layout, Registry, RegistryError, Source, SplitList, Task,
+};
+pub use status::{PairProblem, SplitStatus, State, Status, status};

@@ -1,0 +1,274 @@
+//! `datasets.toml`, as types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "datasets.toml";
+const TEXT: &str = include_str!("../../../datasets.toml");
+
+/// Every data set, in the file's order.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    #[serde(rename = "dataset")]
+    datasets: Vec<Dataset>,
+}
+
+/// What is known about a data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// The name used on the command line and in records.
+    pub name: String,
+    /// The name it was published under.
+    pub title: String,
+    /// What is measured on it.
+    pub task: Task,
+    /// Number of classes; none for depth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// How its files are found.
+    pub layout: Layout,
+    /// The same for people: path patterns, then sentences.
+    pub layout_on_disk: String,
+    /// The licence or terms, in short; the source's own words decide.
+    pub licence: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// Split name (`train`, `val`) to the number of samples of the published protocol.
+    pub splits: BTreeMap<String, usize>,
+    /// What decides which samples belong to a split.
+    pub list: SplitList,
+    /// How depth is stored; depth data sets only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<DepthStorage>,
+    /// How labels are stored; segmentation data sets only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<LabelForms>,
+}
+
+/// What is measured on a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// One class an image.
+    Classification,
+    /// Metres a pixel.
+    Depth,
+    /// One class a pixel.
+    Segmentation,
+}
+
+/// How a data set's files are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// `SPLIT/CLASS/IMAGE`.
+    ImageFolder,
+    /// NYU Depth V2 as prepared for BTS.
+    Nyuv2Bts,
+    /// KITTI raw images beside annotated depth maps.
+    KittiEigen,
+    /// The scene parsing challenge's folders.
+    Ade20k,
+    /// The development kit's folders with augmented masks.
+    Voc2012,
+    /// Urban and rural folders within each split.
+    Loveda,
+}
+
+/// Where a data set comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The publisher's page.
+    pub page: String,
+    /// Hugging Face data set id, where the publisher keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// Whose preparation it is, where the original is not used as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_by: Option<String>,
+}
+
+/// What decides which samples belong to a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitList {
+    /// In a sentence.
+    pub notes: String,
+}
+
+/// How depth is stored: 16-bit whole numbers, 0 for no measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthStorage {
+    /// Stored value of one metre.
+    pub steps_per_metre: u32,
+    /// Nearest depth that is measured on, metres.
+    pub min_metres: f64,
+    /// Farthest depth that is measured on, metres.
+    pub max_metres: f64,
+}
+
+/// How labels are stored, in the forms in which the data set is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelForms {
+    /// The form that the protocol's authors use: classes from 0.
+    pub authors: String,
+    /// The form as published, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<String>,
+    /// Label in the authors' form that counts neither as target nor as prediction.
+    pub ignore: u8,
+}
+
+/// Why `datasets.toml` cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Not TOML, or not of this form.
+    #[error("{file}, line {line}: {reason}")]
+    Parse {
+        /// Name of the file.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// Readable, but a data set contradicts itself or another.
+    #[error("{file}, data set {name:?}: {reason}")]
+    Inconsistent {
+        /// Name of the file.
+        file: String,
+        /// The data set.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl Registry {
+    /// The data sets that this version knows.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`], where the file was edited into something else before the build.
+    pub fn builtin() -> Result<Self, RegistryError> {
+        Self::parse(TEXT, FILE)
+    }
+
+    /// Reads the text of a file of the form of `datasets.toml`; `file` is its name for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub fn parse(text: &str, file: &str) -> Result<Self, RegistryError> {
+        let registry: Self = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.get(..start).unwrap_or(text);
+            RegistryError::Parse {
+                file: file.to_owned(),
+                line: 1 + before.matches('\n').count(),
+                reason: error.message().to_owned(),
+            }
+        })?;
+        for (index, dataset) in registry.datasets.iter().enumerate() {
+            let twice = registry.datasets[..index].iter().any(|other| other.name == dataset.name);
+            let reason =
+                if twice { Some("the name is used twice") } else { dataset.contradiction() };
+            if let Some(reason) = reason {
+                return Err(RegistryError::Inconsistent {
+                    file: file.to_owned(),
+                    name: dataset.name.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
+        }
+        Ok(registry)
+    }
+
+    /// The data sets, in the file's order.
+    pub fn datasets(&self) -> &[Dataset] {
+        &self.datasets
+    }
+
+    /// The data set of a name.
+    pub fn get(&self, name: &str) -> Option<&Dataset> {
+        self.datasets.iter().find(|dataset| dataset.name == name)
+    }
+
+    /// All names, in the file's order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.datasets.iter().map(|dataset| dataset.name.as_str())
+    }
+}
+
+impl Dataset {
+    fn contradiction(&self) -> Option<&'static str> {
+        match self.task {
+            Task::Depth if self.depth.is_none() => Some("task depth needs [dataset.depth]"),
+            Task::Segmentation if self.labels.is_none() => {
+                Some("task segmentation needs [dataset.labels]")
+            }
+            Task::Classification | Task::Segmentation if self.classes.is_none() => {
+                Some("this task needs a number of classes")
+            }
+            _ if !["train", "val"].iter().all(|&split| self.splits.contains_key(split)) => {
+                Some("both splits, train and val, are needed")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_data_set_is_there_with_the_published_counts() {
+        let registry = Registry::builtin().unwrap();
+        let counts: Vec<_> = registry
+            .datasets()
+            .iter()
+            .map(|set| (set.name.as_str(), set.classes, set.splits["train"], set.splits["val"]))
+            .collect();
+        assert_eq!(
+            counts,
+            [
+                ("imagenet1k", Some(1000), 1_281_167, 50_000),
+                ("nyuv2", None, 24_231, 654),
+                ("kitti", None, 23_158, 652),
+                ("ade20k", Some(150), 20_210, 2_000),
+                ("voc2012", Some(21), 10_582, 1_449),
+                ("loveda", Some(7), 2_522, 1_669),
+            ]
+        );
+        assert!(registry.names().eq(crate::sample::NAMES));
+        assert_eq!(registry.get("kitti").unwrap().depth.unwrap().steps_per_metre, 256);
+        assert!(registry.get("KITTI").is_none());
+    }
+
+    fn message(from: &str, to: &str) -> String {
+        assert!(TEXT.contains(from), "{from}");
+        Registry::parse(&TEXT.replacen(from, to, 1), "edited.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn mistakes_are_reported_with_file_and_line() {
+        insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"");
+        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"");
+        insta::assert_snapshot!(message("val = 654", "val = \"654\""), @"");
+        insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"");
+    }
+
+    #[test]
+    fn contradictions_are_reported_with_the_data_set() {
+        insta::assert_snapshot!(message("name = \"nyuv2\"", "name = \"imagenet1k\""), @"");
+        insta::assert_snapshot!(message("classes = 150\n", ""), @"");
+        insta::assert_snapshot!(message("task = \"segmentation\"", "task = \"depth\""), @"");
+    }
+}

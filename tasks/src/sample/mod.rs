@@ -1,0 +1,250 @@
+//! Sample data: small generated data sets in the layouts of the real ones.
+//!
+//! Scenes are ray cast, so depth and labels are exact. Every picture depends on [`REVISION`], a
+//! fixed seed and its own path alone, and the arithmetic is limited to what is the same on every
+//! platform (`+ - * /`, square roots, integer hashes). Nothing in them is from a real data set, and
+//! no number measured on them says anything about one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+mod draw;
+mod jpeg;
+mod layout;
+mod material;
+mod png;
+mod render;
+mod scenes;
+mod shape;
+mod thing;
+mod vector;
+
+/// Raised whenever a generated file changes. A folder for samples carries it in its name, for
+/// example `samples-v1`.
+pub const REVISION: u32 = 1;
+
+const SEED: u64 = 0;
+const MARK: &str = "sample.json";
+
+/// Data sets that have a sample, by their names in `datasets.toml`.
+pub const NAMES: [&str; 6] = ["imagenet1k", "nyuv2", "kitti", "ade20k", "voc2012", "loveda"];
+
+/// What `sample.json` in a generated data folder says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleMark {
+    /// A sentence for whoever finds the folder.
+    pub about: String,
+    /// Name in `datasets.toml`.
+    pub dataset: String,
+    /// [`REVISION`] of the generator.
+    pub revision: u32,
+    /// Seed of the generator.
+    pub seed: u64,
+    /// Number of samples by split.
+    pub splits: BTreeMap<String, usize>,
+    /// Number of files beside this one.
+    pub files: usize,
+}
+
+/// Why sample data could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// No generator for this name.
+    #[error("no sample data for data set {name:?}; there is for {}", NAMES.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// The folder is there but was not made by this generator.
+    #[error("{} exists and is not generated sample data (it has no {MARK}); nothing was changed", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder is another generator's work.
+    #[error(
+        "{} holds {found}, not sample data of {name} revision {REVISION}; nothing was changed",
+        path.display()
+    )]
+    Other {
+        /// The folder.
+        path: PathBuf,
+        /// What was expected there.
+        name: String,
+        /// What is there.
+        found: String,
+    },
+    /// Files are gone from the folder.
+    #[error(
+        "{} is incomplete: {expected} generated files expected, {found} found; remove the folder and it is made again",
+        path.display()
+    )]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+        /// Number of files that were written.
+        expected: usize,
+        /// Number of files there.
+        found: usize,
+    },
+    /// A picture could not be encoded.
+    #[error("sample file {path} could not be encoded: {reason}")]
+    Encode {
+        /// The file, relative to the data folder.
+        path: String,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// `write`, `create folder`, `read`, `move into place`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Writes the sample of a data set to `root/name` and returns that folder.
+///
+/// A complete one of this [`REVISION`] that is already there is used as it is. The files are
+/// written to a folder beside it that is renamed when all of them are there, so that `root/name`
+/// is never half a data set and two processes may do this at once.
+///
+/// # Errors
+///
+/// [`SampleError`]; a folder that holds anything else is left alone.
+pub fn write(name: &str, root: &Path) -> Result<PathBuf, SampleError> {
+    let Some(items) = layout::items(name) else {
+        return Err(SampleError::Unknown { name: name.to_owned() });
+    };
+    let target = root.join(name);
+    if target.exists() {
+        return reuse(name, target);
+    }
+    create(root)?;
+    let partial = Partial::create(root, name)?;
+    let written: Vec<usize> = items
+        .par_iter()
+        .map(|item| {
+            let files = item.files(item.render())?;
+            for (path, bytes) in &files {
+                put(&partial.path, path, bytes)?;
+            }
+            Ok(files.len())
+        })
+        .collect::<Result<_, SampleError>>()?;
+    let lists = layout::lists(name, &items);
+    for (path, bytes) in &lists {
+        put(&partial.path, path, bytes)?;
+    }
+    let mut splits = BTreeMap::new();
+    for item in &items {
+        *splits.entry(item.split.to_owned()).or_insert(0) += 1;
+    }
+    let mark = SampleMark {
+        about: "Generated by pixio-eval for trying it out. Not real data.".to_owned(),
+        dataset: name.to_owned(),
+        revision: REVISION,
+        seed: SEED,
+        splits,
+        files: written.iter().sum::<usize>() + lists.len(),
+    };
+    let json = serde_json::to_string_pretty(&mark).map_err(|error| SampleError::Encode {
+        path: MARK.to_owned(),
+        reason: error.to_string(),
+    })?;
+    put(&partial.path, MARK, (json + "\n").as_bytes())?;
+    match fs::rename(&partial.path, &target) {
+        Ok(()) => Ok(target),
+        // Another process was first; its folder is as good.
+        Err(_) if target.exists() => reuse(name, target),
+        Err(source) => Err(SampleError::Io { action: "move into place", path: target, source }),
+    }
+}
+
+/// The mark of a generated data folder; `None` for any other folder.
+pub fn is_sample(root: &Path) -> Option<SampleMark> {
+    serde_json::from_slice(&fs::read(root.join(MARK)).ok()?).ok()
+}
+
+fn reuse(name: &str, target: PathBuf) -> Result<PathBuf, SampleError> {
+    let Some(mark) = is_sample(&target) else {
+        return Err(SampleError::Foreign { path: target });
+    };
+    if mark.dataset != name || mark.revision != REVISION || mark.seed != SEED {
+        let found = format!("{} revision {} with seed {}", mark.dataset, mark.revision, mark.seed);
+        return Err(SampleError::Other { path: target, name: name.to_owned(), found });
+    }
+    let found = count_files(&target)
+        .map_err(|source| SampleError::Io { action: "read", path: target.clone(), source })?
+        .saturating_sub(1);
+    if found < mark.files {
+        return Err(SampleError::Incomplete { path: target, expected: mark.files, found });
+    }
+    Ok(target)
+}
+
+fn count_files(folder: &Path) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        count += if entry.file_type()?.is_dir() { count_files(&entry.path())? } else { 1 };
+    }
+    Ok(count)
+}
+
+fn create(path: &Path) -> Result<(), SampleError> {
+    fs::create_dir_all(path).map_err(|source| SampleError::Io {
+        action: "create folder",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn put(folder: &Path, relative: &str, bytes: &[u8]) -> Result<(), SampleError> {
+    let path = folder.join(relative);
+    if let Some(parent) = path.parent() {
+        create(parent)?;
+    }
+    fs::write(&path, bytes).map_err(|source| SampleError::Io { action: "write", path, source })
+}
+
+/// A folder under construction, removed unless it was renamed.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    fn create(root: &Path, name: &str) -> Result<Self, SampleError> {
+        let process = std::process::id();
+        let mut number = 0;
+        loop {
+            let path = root.join(format!(".{name}.partial-{process}-{number}"));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(source) => {
+                    return Err(SampleError::Io { action: "create folder", path, source });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests;
