@@ -122,7 +122,12 @@ impl Bank {
     }
 
     /// Reads the rows of ranges that [`Bank::filled`] named; `dim` is the features' width.
-    pub fn read(&self, split: &str, ranges: &[Range<usize>], dim: usize) -> Result<Rows, BankError> {
+    pub fn read(
+        &self,
+        split: &str,
+        ranges: &[Range<usize>],
+        dim: usize,
+    ) -> Result<Rows, BankError> {
         let mut rows = Rows::default();
         for range in ranges {
             let path = self.path(split, range);

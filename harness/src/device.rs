@@ -49,7 +49,8 @@ pub enum DeviceError {
 
 /// Opens the device.
 pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
-    let cuda = |index| Device::new_cuda(index).map_err(|source| DeviceError::Open { index, source });
+    let cuda =
+        |index| Device::new_cuda(index).map_err(|source| DeviceError::Open { index, source });
     let built = candle_core::utils::cuda_is_available();
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),

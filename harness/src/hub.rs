@@ -1,13 +1,17 @@
 //! The Hugging Face Hub: which files a repository has, and those files on disk.
 //!
 //! hf-hub lists, resolves revisions and keeps the cache layout it shares with Python's
-//! huggingface_hub. Every file it hands over is checked here against the size and SHA-256 that the
-//! repository lists; a file that fails is removed from the cache before the error is returned.
+//! huggingface_hub. Every file it hands over is checked here, because hf-hub 1.0.0 keeps whatever
+//! bytes came, an error page included: its size against the repository's tree, and its SHA-256
+//! against the hub's ETag, which is the name of the blob. (The tree has that hash too, but hf-hub
+//! drops it. The small files that git itself holds have none: their size is checked.) A file that
+//! fails is removed from the cache before the error is returned.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
@@ -20,6 +24,10 @@ use crate::weights::shard_names;
 const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+
+/// Waits of 0.2, 0.4 and 0.8 s at most, when the hub is busy or cannot be reached.
+const RETRIES: usize = 3;
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A repository and a revision of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +56,11 @@ pub struct Snapshot {
 /// What can go wrong between the hub and the disk.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// 401 or 403.
-    #[error("no access to {repository} (the hub answered {status})")]
+    /// 401 or 403. The hub says 401 also for a repository that does not exist.
+    #[error(
+        "no access to {repository}: it is gated, private, or does not exist (the hub answered \
+         {status})"
+    )]
     Gated {
         /// `ORG/REPO`.
         repository: String,
@@ -106,7 +117,7 @@ pub enum HubError {
         source: std::io::Error,
     },
     /// Anything else the hub or the network said.
-    #[error("cannot fetch {reference}: {source}")]
+    #[error("cannot fetch {reference}: {}", reason(.source))]
     Other {
         /// The repository.
         reference: HubRef,
@@ -145,10 +156,15 @@ pub fn fetch(
     options: &HubOptions,
     reporter: &Reporter,
 ) -> Result<Snapshot, HubError> {
-    let other = |source: HFError| classify(reference, source);
-    let client = HFClientBuilder::new().build_sync().map_err(other)?;
-    let (owner, name) = split_id(&reference.repository);
     let cache = hf_hub::resolve_cache_dir();
+    let client = HFClientBuilder::new()
+        .endpoint(endpoint())
+        .cache_dir(&cache)
+        .retry_max_attempts(RETRIES)
+        .retry_base_delay(RETRY_DELAY)
+        .build_sync()
+        .map_err(|source| classify(reference, source))?;
+    let (owner, name) = split_id(&reference.repository);
     let repository = client.model(owner, name);
     let session = Session { repository, reference, cache, reporter };
     if options.offline { session.cached() } else { session.online() }
@@ -156,124 +172,109 @@ pub fn fetch(
 
 impl Session<'_> {
     fn cached(&self) -> Result<Snapshot, HubError> {
-        let config = self.local(CONFIG, &self.reference.revision)?;
-        let commit = commit_of(&config).unwrap_or_else(|| self.reference.revision.clone());
-        for file in self.weight_files(|file| self.local(file, &commit).ok())? {
-            self.local(&file, &commit)?;
+        let absent =
+            || HubError::Offline { reference: self.reference.clone(), cache: self.cache.clone() };
+        let config = self.local(CONFIG, &self.reference.revision).ok_or_else(absent)?;
+        let commit = self.commit(&config);
+        let local = |file: &str| self.local(file, &commit);
+        let files = self.weight_files(|file| Ok(local(file)))?.ok_or_else(absent)?;
+        if files.iter().any(|file| local(file).is_none()) {
+            return Err(absent());
         }
         Ok(Snapshot { folder: parent(&config), commit })
     }
 
-    fn local(&self, file: &str, revision: &str) -> Result<PathBuf, HubError> {
+    fn local(&self, file: &str, revision: &str) -> Option<PathBuf> {
         let found = self.repository.download_file().filename(file).revision(revision);
-        found.local_files_only(true).send().map_err(|_| HubError::Offline {
-            reference: self.reference.clone(),
-            cache: self.cache.clone(),
-        })
+        found.local_files_only(true).send().ok()
     }
 
     fn online(&self) -> Result<Snapshot, HubError> {
-        let other = |source: HFError| classify(self.reference, source);
         // By the revision's name, so that the cache notes which commit the name stands for.
         let config = self.repository.download_file().filename(CONFIG);
-        let config = config.revision(&self.reference.revision).send().map_err(other)?;
-        let commit = commit_of(&config).unwrap_or_else(|| self.reference.revision.clone());
-        let listed = self.repository.list_tree().revision(&commit).send().map_err(other)?;
-        self.checked(&config, CONFIG, &listed, true)?;
-        let has = |file: &str| listed.iter().any(|e| entry(e).is_some_and(|f| f.path == file));
-        let files = self.weight_files(|file| {
-            if !has(file) {
-                None
-            } else if file == INDEX {
-                self.download(file, &commit, &listed).ok()
-            } else {
-                Some(PathBuf::from(file))
+        let config = match config.revision(&self.reference.revision).send() {
+            Err(HFError::EntryNotFound { .. }) => {
+                self.list(&self.reference.revision)?;
+                return Err(self.no_file(CONFIG));
             }
-        })?;
-        for file in files {
-            self.download(&file, &commit, &listed)?;
+            config => config.map_err(|source| classify(self.reference, source))?,
+        };
+        let commit = self.commit(&config);
+        let listed = self.list(&commit)?;
+        self.check(&config, size_of(&listed, CONFIG).ok_or_else(|| self.no_file(CONFIG))?)?;
+        let download = |file: &str| match size_of(&listed, file) {
+            Some(size) => self.download(file, &commit, size).map(Some),
+            None => Ok(None),
+        };
+        let files = self.weight_files(download)?.ok_or_else(|| self.no_file(SINGLE))?;
+        for file in &files {
+            download(file)?.ok_or_else(|| self.no_file(file))?;
         }
         Ok(Snapshot { folder: parent(&config), commit })
     }
 
-    /// `model.safetensors`, else the shards its index names. `available` gives a file's path, when it
-    /// is there.
-    fn weight_files(
-        &self,
-        available: impl Fn(&str) -> Option<PathBuf>,
-    ) -> Result<Vec<String>, HubError> {
-        if available(SINGLE).is_some() {
-            return Ok(vec![SINGLE.to_owned()]);
-        }
-        let reference = || self.reference.clone();
-        let index = available(INDEX)
-            .ok_or_else(|| HubError::NoFile { reference: reference(), file: SINGLE.to_owned() })?;
-        let text = std::fs::read_to_string(&index)
-            .map_err(|source| HubError::Io { path: index, source })?;
-        shard_names(&text).map_err(|why| HubError::Index { reference: reference(), why })
+    fn list(&self, revision: &str) -> Result<Vec<RepoTreeEntry>, HubError> {
+        let listed = self.repository.list_tree().revision(revision).send();
+        listed.map_err(|source| classify(self.reference, source))
     }
 
-    fn download(
+    /// The cache keeps a snapshot in a folder named after its commit.
+    fn commit(&self, config: &Path) -> String {
+        let folder = config.parent().and_then(Path::file_name);
+        folder.map_or_else(|| self.reference.revision.clone(), |f| f.to_string_lossy().into_owned())
+    }
+
+    fn no_file(&self, file: &str) -> HubError {
+        HubError::NoFile { reference: self.reference.clone(), file: file.to_owned() }
+    }
+
+    /// `model.safetensors`, else the shards its index names, else nothing. `get` gives a file's path,
+    /// when there is such a file.
+    fn weight_files(
         &self,
-        file: &str,
-        commit: &str,
-        listed: &[RepoTreeEntry],
-    ) -> Result<PathBuf, HubError> {
-        let other = |source: HFError| classify(self.reference, source);
-        let at = |local: bool| {
-            self.repository.download_file().filename(file).revision(commit).local_files_only(local)
-        };
-        // A known file was checked when it came; its size is checked each time.
-        let known: Result<PathBuf, HFError> = at(true).send();
-        if let Ok(path) = known {
-            self.checked(&path, file, listed, false)?;
-            return Ok(path);
+        get: impl Fn(&str) -> Result<Option<PathBuf>, HubError>,
+    ) -> Result<Option<Vec<String>>, HubError> {
+        if get(SINGLE)?.is_some() {
+            return Ok(Some(vec![SINGLE.to_owned()]));
         }
-        let size = listed.iter().filter_map(entry).find(|f| f.path == file).map_or(0, |f| f.size);
-        let bar = self.reporter.bytes(file, size);
-        let path = at(false).progress(Arc::new(Download(bar))).send().map_err(other)?;
-        self.checked(&path, file, listed, true)?;
+        let Some(index) = get(INDEX)? else { return Ok(None) };
+        let text = std::fs::read_to_string(&index)
+            .map_err(|source| HubError::Io { path: index, source })?;
+        let broken = |why| HubError::Index { reference: self.reference.clone(), why };
+        shard_names(&text).map(Some).map_err(broken)
+    }
+
+    fn download(&self, file: &str, commit: &str, size: u64) -> Result<PathBuf, HubError> {
+        // What is there was checked when it came, or came through another program.
+        if let Some(path) = self.local(file, commit) {
+            if std::fs::metadata(&path).is_ok_and(|found| found.len() == size) {
+                return Ok(path);
+            }
+            self.reporter.warn(format!("{} is not whole: fetching it again", path.display()));
+            discard(&path);
+        }
+        let bar = Arc::new(Download(self.reporter.bytes(file, size)));
+        let request = self.repository.download_file().filename(file).revision(commit);
+        let path = request.progress(bar).send().map_err(|e| classify(self.reference, e))?;
+        self.check(&path, size)?;
         Ok(path)
     }
 
-    /// Compares a file with what the repository lists; removes it from the cache when they differ.
-    fn checked(
-        &self,
-        path: &Path,
-        file: &str,
-        listed: &[RepoTreeEntry],
-        hash: bool,
-    ) -> Result<(), HubError> {
-        let reference = || self.reference.clone();
-        let Some(listed) = listed.iter().filter_map(entry).find(|f| f.path == file) else {
-            return Err(HubError::NoFile { reference: reference(), file: file.to_owned() });
-        };
-        match verify(path, listed.size, listed.sha256.as_deref().filter(|_| hash)) {
-            Ok(()) => Ok(()),
-            Err(Err(source)) => Err(HubError::Io { path: path.to_path_buf(), source }),
-            Err(Ok((expected, found))) => {
-                discard(path);
-                let (reference, file) = (reference(), file.to_owned());
-                Err(HubError::Corrupt { reference, file, expected, found })
-            }
-        }
+    /// Removes a file from the cache when its bytes are not the repository's.
+    fn check(&self, path: &Path, size: u64) -> Result<(), HubError> {
+        let io = |source| HubError::Io { path: path.to_path_buf(), source };
+        let Some((expected, found)) = difference(path, size).map_err(io)? else { return Ok(()) };
+        discard(path);
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Err(HubError::Corrupt { reference: self.reference.clone(), file, expected, found })
     }
 }
 
-struct Listed<'a> {
-    path: &'a str,
-    size: u64,
-    sha256: Option<String>,
-}
-
-fn entry(entry: &RepoTreeEntry) -> Option<Listed<'_>> {
-    match entry {
-        RepoTreeEntry::File { path, size, lfs, .. } => {
-            let sha256 = lfs.as_ref().and_then(|lfs| lfs.sha256.clone());
-            Some(Listed { path, size: *size, sha256 })
-        }
-        RepoTreeEntry::Directory { .. } => None,
-    }
+fn size_of(listed: &[RepoTreeEntry], file: &str) -> Option<u64> {
+    listed.iter().find_map(|entry| match entry {
+        RepoTreeEntry::File { path, size, .. } if path == file => Some(*size),
+        _ => None,
+    })
 }
 
 struct Download(Bar);
@@ -294,26 +295,29 @@ impl ProgressHandler for Download {
     }
 }
 
-/// Expected and found, or the I/O error that kept us from knowing.
-type Problem = Result<(String, String), std::io::Error>;
-
-fn verify(path: &Path, size: u64, sha256: Option<&str>) -> Result<(), Problem> {
-    let found = std::fs::metadata(path).map_err(Err)?.len();
+/// What was expected and what was found, when they differ.
+fn difference(path: &Path, size: u64) -> std::io::Result<Option<(String, String)>> {
+    let blob = std::fs::canonicalize(path)?;
+    let found = std::fs::metadata(&blob)?.len();
     if found != size {
-        return Err(Ok((format!("{size} bytes"), format!("{found} bytes"))));
+        return Ok(Some((format!("{size} bytes"), format!("{found} bytes"))));
     }
-    let Some(expected) = sha256 else { return Ok(()) };
-    let mut file = File::open(path).map_err(Err)?;
+    let name = blob.file_name().unwrap_or_default().to_string_lossy();
+    if name.len() != 64 || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    let mut file = File::open(&blob)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];
     loop {
-        match file.read(&mut buffer).map_err(Err)? {
+        match file.read(&mut buffer)? {
             0 => break,
             n => hasher.update(&buffer[..n]),
         }
     }
     let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if found == expected { Ok(()) } else { Err(Ok((format!("SHA-256 {expected}"), found))) }
+    let same = found.eq_ignore_ascii_case(&name);
+    Ok((!same).then(|| (format!("SHA-256 {name}"), found)))
 }
 
 /// Removes a snapshot's pointer and the blob behind it.
@@ -328,31 +332,39 @@ fn parent(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// The cache keeps a snapshot in a folder named after its commit.
-fn commit_of(path: &Path) -> Option<String> {
-    path.parent()?.file_name()?.to_str().map(str::to_owned)
+fn endpoint() -> String {
+    let set = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
+    set.unwrap_or_else(|| "https://huggingface.co".to_owned())
 }
 
 fn classify(reference: &HubRef, source: HFError) -> HubError {
     let status = match &source {
-        HFError::AuthRequired { context } | HFError::Forbidden { context } => {
-            Some(context.status.as_u16())
-        }
-        HFError::RepoNotFound { .. } | HFError::RevisionNotFound { .. } => {
-            return HubError::NotFound(reference.clone());
-        }
+        HFError::AuthRequired { context }
+        | HFError::Forbidden { context }
+        | HFError::Http { context } => context.status.as_u16(),
+        HFError::RepoNotFound { .. } | HFError::RevisionNotFound { .. } => 404,
         HFError::EntryNotFound { path, .. } => {
             return HubError::NoFile { reference: reference.clone(), file: path.clone() };
         }
-        _ => None,
+        _ => 0,
     };
     match status {
-        Some(status) => {
-            let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty());
-            let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());
-            let page = format!("{}/{}", endpoint.trim_end_matches('/'), reference.repository);
-            HubError::Gated { repository: reference.repository.clone(), page, status }
+        401 | 403 => {
+            let repository = reference.repository.clone();
+            let page = format!("{}/{repository}", endpoint().trim_end_matches('/'));
+            HubError::Gated { repository, page, status }
         }
-        None => HubError::Other { reference: reference.clone(), source: Box::new(source) },
+        404 => HubError::NotFound(reference.clone()),
+        _ => HubError::Other { reference: reference.clone(), source: Box::new(source) },
     }
+}
+
+/// reqwest says which request failed; only the end of its chain says why.
+fn reason(error: &HFError) -> String {
+    let HFError::Request { source, .. } = error else { return error.to_string() };
+    let mut cause: &dyn std::error::Error = source;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    format!("{source}: {cause}")
 }

@@ -207,9 +207,7 @@ impl Resolver<'_> {
         };
         let registry = registry::builtin().map_err(ResolveError::Registry)?;
         let (architecture, entry) = match registry.backbones.get(arch) {
-            Some(entry) => {
-                (entry.architecture().map_err(ResolveError::Registry)?, Some(entry))
-            }
+            Some(entry) => (entry.architecture().map_err(ResolveError::Registry)?, Some(entry)),
             None if Path::new(arch).is_file() => (read_config(Path::new(arch))?, None),
             None => {
                 let names = registry.backbones.keys().map(String::as_str);
@@ -294,8 +292,7 @@ fn architecture_of(
     name: &str,
     config: &serde_json::Value,
 ) -> Result<Arc<dyn Architecture>, ResolveError> {
-    let family =
-        family(name).ok_or_else(|| ResolveError::Registry(format!("no family {name}")))?;
+    let family = family(name).ok_or_else(|| ResolveError::Registry(format!("no family {name}")))?;
     (family.from_config)(config).map_err(ResolveError::Registry)
 }
 

@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn an_error_ends_the_stream() {
-        let result = ordered(0..1_000_000, 3, 8, |i| i, |i, _| if i == 5 { Err(i) } else { Ok(()) });
+        let result =
+            ordered(0..1_000_000, 3, 8, |i| i, |i, _| if i == 5 { Err(i) } else { Ok(()) });
         assert_eq!(result, Err(5));
     }
 

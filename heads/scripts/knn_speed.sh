@@ -25,7 +25,8 @@ ours = [run for run in runs if run["engine"] == "pixio-eval"]
 torch = [run for run in runs if run["engine"] != "pixio-eval"]
 median = lambda side, key: statistics.median(run[key] for run in side)
 for side in (ours, torch):
-    print(f"{side[0]['engine']}: {median(side, 'seconds'):.2f} s, peak {median(side, 'peak_mib'):.0f} MiB "
+    best = min(run["seconds"] for run in side)
+    print(f"{side[0]['engine']}: {median(side, 'seconds'):.2f} s (best {best:.2f}), peak {median(side, 'peak_mib'):.0f} MiB "
           f"(features {side[0]['features_mib']} MiB), median of {len(side)}")
 print(f"pixio-eval is {median(torch, 'seconds') / median(ours, 'seconds'):.2f} times as fast")
 PY

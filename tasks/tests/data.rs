@@ -1,5 +1,7 @@
 //! Listing image folders, and what is said about folders that are not as expected.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 
@@ -16,8 +18,10 @@ fn tree(files: &[&str]) -> TempDir {
 
 fn add(root: &Path, file: &str) {
     let path = root.join(file);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    if !file.ends_with('/') {
+    if file.ends_with('/') {
+        fs::create_dir_all(path).unwrap();
+    } else {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, file).unwrap();
     }
 }
@@ -87,7 +91,7 @@ fn the_fingerprint_follows_paths_sizes_and_targets() {
     assert_eq!(first.0.len(), 64);
     assert_eq!(first, fingerprint());
     // Frozen: results already recorded refer to it.
-    assert_eq!(first.short(), "");
+    assert_eq!(first.short(), "8798974c2cb5");
 
     fs::write(root.path().join("val/a/1.JPEG"), "other, longer contents").unwrap();
     let resized = fingerprint();
@@ -129,11 +133,11 @@ fn a_limit_is_seeded_kept_in_order_and_nested() {
 fn folders_that_are_missing_are_named() {
     let root = tree(&["train/a/1.JPEG", "val/a/1.JPEG"]);
     fs::remove_dir_all(root.path().join("val")).unwrap();
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA has no folder val; expected train/<class>/<image> and val/<class>/<image>");
     fs::remove_dir_all(root.path().join("train")).unwrap();
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA has no folder train; expected train/<class>/<image> and val/<class>/<image>");
     fs::remove_dir_all(root.path()).unwrap();
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"no folder at DATA");
 }
 
 #[test]
@@ -143,28 +147,28 @@ fn different_classes_are_named_up_to_five() {
     for name in names {
         add(root.path(), &format!("train/{name}/1.JPEG"));
     }
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA/val lacks 6 class folders of train: n02, n03, n04, n05, n06 and 1 more");
     for name in &names[..6] {
         add(root.path(), &format!("val/{name}/1.JPEG"));
     }
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA/val lacks 1 class folder of train: n07");
     add(root.path(), "val/x/1.JPEG");
     add(root.path(), "val/y/1.JPEG");
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA/val lacks 1 class folder of train: n07, and has 2 class folders that train lacks: x, y");
     add(root.path(), "val/n07/1.JPEG");
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA/val has 2 class folders that train lacks: x, y");
 }
 
 #[test]
 fn classes_and_splits_without_images_are_named() {
     let root = tree(&["train/a/1.JPEG", "train/b/notes.txt", "val/a/1.JPEG", "val/b/1.JPEG"]);
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"1 class folder of train without an image: b (in DATA/train)");
     add(root.path(), "train/b/1.JPEG");
     fs::remove_file(root.path().join("val/a/1.JPEG")).unwrap();
     fs::remove_file(root.path().join("val/b/1.JPEG")).unwrap();
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"2 class folders of val without an image: a, b (in DATA/val)");
     let root = tree(&["train/", "val/"]);
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA/train is empty: expected train/<class>/<image>");
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn a_flat_validation_folder_is_recognised() {
     for i in 1..=12 {
         add(root.path(), &format!("val/ILSVRC2012_val_{i:08}.JPEG"));
     }
-    insta::assert_snapshot!(message(&root), @"");
+    insta::assert_snapshot!(message(&root), @"DATA/val has 12 images and no class folders (the first is ILSVRC2012_val_00000001.JPEG); expected val/<class>/<image>: sort them into one folder a class, named as in train");
 }
 
 #[cfg(unix)]
@@ -223,17 +227,20 @@ fn status_counts_pairs_through_the_folders_own_lists() {
 
     let list = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
     list("val.txt", "images/1.jpg masks/1.png\n");
-    insta::assert_snapshot!(check(&root).problems.join("\n"), @"");
+    insta::assert_snapshot!(check(&root).problems.join("\n"), @"val.txt is there and train.txt is not");
     list("train.txt", "images/1.jpg masks/1.png\nimages/2.jpg masks/2.png\n");
     let found = check(&root);
     assert_eq!(found.state, State::Incomplete);
     assert_eq!((found.splits[0].found, found.splits[0].expected), (1, 2));
-    insta::assert_snapshot!(found.problems.join("\n"), @"");
+    insta::assert_snapshot!(found.problems.join("\n"), @"train.txt names files that are not there (1), the first on line 2: masks/2.png");
     add(root.path(), "masks/2.png");
     let found = check(&root);
     assert_eq!(found.state, State::Complete);
     assert_eq!((found.splits[0].found, found.splits[1].found), (2, 1));
     list("train.txt", "images/1.jpg  masks/1.png\n");
     list("val.txt", "");
-    insta::assert_snapshot!(check(&root).problems.join("\n"), @"");
+    insta::assert_snapshot!(check(&root).problems.join("\n"), @r#"
+    train.txt, line 1: expected `image target` with one space, found "images/1.jpg  masks/1.png"
+    val.txt names no samples
+    "#);
 }

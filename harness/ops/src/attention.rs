@@ -74,9 +74,9 @@ pub fn attention_qkv(q: &Tensor, k: &Tensor, v: &Tensor, scale: Option<f64>) -> 
         depth,
         values,
         scale: scale as f32,
-        q: Heads::new(locks.0.from_start()?, wide_q.stride()),
-        k: Heads::new(locks.1.from_start()?, wide_k.stride()),
-        v: Heads::new(locks.2.from_start()?, wide_v.stride()),
+        q: Heads::new(locks.0.to_end()?, wide_q.stride()),
+        k: Heads::new(locks.1.to_end()?, wide_k.stride()),
+        v: Heads::new(locks.2.to_end()?, wide_v.stride()),
     };
     tensor(call.run(), &[batch, queries, heads * values])?.to_dtype(q.dtype())
 }

@@ -29,6 +29,8 @@ mod compose;
 mod gelu;
 mod linear;
 mod norm;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod product;
 mod simd;
 mod storage;

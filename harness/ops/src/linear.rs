@@ -7,10 +7,13 @@ use crate::product::{Matrix, product};
 use crate::storage::{Shared, Values, contiguous_f32, filled, fusable, tensor};
 use crate::{compose, gelu, simd};
 
-/// Columns of the result a task computes: two tiles of the AVX-512 product, whose weights stay in L1 and L2.
+/// Columns of the result a task computes: two panels or tiles of the AVX-512 products.
 const TASK_COLUMNS: usize = 96;
-/// Rows a task computes at most: packing the weights is paid once in each, yet its result stays in L2.
+/// Rows a task computes at most; packing the weights is paid once in each.
 const TASK_ROWS: usize = 2304;
+/// Rows are not split below this for want of tasks: above 64 rows the product's order of summation does not
+/// depend on their number, so that however many threads there are, the result is the same.
+const SPLIT_ROWS: usize = 128;
 
 /// `x W^T + b`.
 ///
@@ -147,6 +150,14 @@ fn affine(
     tensor(call.run(), &shape)
 }
 
+/// Whether the AVX-512 product serves `rows` rows: it is there, and they repay the packing of the weights.
+fn panels_serve(rows: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return rows >= 16 && crate::panels::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 struct Affine<'a> {
     rows: usize,
     inputs: usize,
@@ -160,22 +171,58 @@ struct Affine<'a> {
 
 impl Affine<'_> {
     fn run(&self) -> Vec<f32> {
-        let row_tasks = self.rows.div_ceil(TASK_ROWS).max(1);
-        let task_rows = self.rows.div_ceil(row_tasks).max(1);
-        let column_tasks = self.out.div_ceil(TASK_COLUMNS);
+        let column_tasks = self.out.div_ceil(TASK_COLUMNS).max(1);
+        let wanted = (2 * rayon::current_num_threads()).div_ceil(column_tasks);
+        let row_tasks =
+            wanted.min(self.rows / SPLIT_ROWS).max(self.rows.div_ceil(TASK_ROWS)).max(1);
         // SAFETY: the tasks' blocks tile the result, and `block` writes its block whole.
         unsafe {
             filled(self.rows * self.out, |to| {
                 let to = Shared::new(to);
                 (0..row_tasks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
-                    let row = task / column_tasks * task_rows;
+                    let part = task / column_tasks;
+                    let row = part * self.rows / row_tasks;
+                    let rows = (part + 1) * self.rows / row_tasks - row;
                     let column = task % column_tasks * TASK_COLUMNS;
-                    let rows = task_rows.min(self.rows.saturating_sub(row));
                     let columns = TASK_COLUMNS.min(self.out - column);
-                    self.block(to, [row, rows], [column, columns]);
+                    if panels_serve(self.rows) {
+                        self.block_by_panels(to, [row, rows], [column, columns]);
+                    } else {
+                        self.block(to, [row, rows], [column, columns]);
+                    }
                 });
             })
         }
+    }
+
+    /// What [`Affine::block`] does, with the AVX-512 product.
+    ///
+    /// # Safety
+    /// As for [`Affine::block`], and [`panels_serve`] must hold.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn block_by_panels(
+        &self,
+        to: Shared,
+        [row, rows]: [usize; 2],
+        [column, columns]: [usize; 2],
+    ) {
+        let first = row * self.out + column;
+        let block = crate::panels::Block {
+            x: &self.x[row * self.inputs..][..rows * self.inputs],
+            weight: &self.weight[column * self.inputs..][..columns * self.inputs],
+            inputs: self.inputs,
+            bias: self.bias.map(|b| &b[column..][..columns]),
+            residual: self.residual.map(|r| &r[first..]),
+            gelu: self.gelu,
+        };
+        // SAFETY: the caller's.
+        unsafe { block.compute([rows, columns], to.at(first), self.out) };
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn block_by_panels(&self, to: Shared, rows: [usize; 2], columns: [usize; 2]) {
+        // SAFETY: the caller's.
+        unsafe { self.block(to, rows, columns) };
     }
 
     /// Computes `rows` rows from `row` on and `columns` columns from `column` on.
@@ -220,6 +267,50 @@ impl Affine<'_> {
                 simd::gelu_in_place(unsafe {
                     std::slice::from_raw_parts_mut(to.at(at(r)), columns)
                 });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processors without AVX-512 compute the same: depths of several packings, and panels cut short.
+    #[test]
+    fn both_products_agree() {
+        let wave = |len: usize, step: f32| -> Vec<f32> {
+            (0..len).map(|i| (i as f32 * step).sin()).collect()
+        };
+        for (rows, inputs, out) in
+            [(16, 1, 1), (17, 767, 95), (41, 769, 97), (23, 1600, 48), (19, 0, 5)]
+        {
+            let (x, weight) = (wave(rows * inputs, 0.37), wave(out * inputs, 0.11));
+            let (bias, residual) = (wave(out, 0.7), wave(rows * out, 0.9));
+            for (bias, residual) in
+                [(None, None), (Some(&*bias), None), (Some(&*bias), Some(&*residual))]
+            {
+                for gelu in [false, true] {
+                    let call =
+                        Affine { rows, inputs, out, x: &x, weight: &weight, bias, residual, gelu };
+                    let panels = call.run();
+                    // SAFETY: each column block is written whole, one after the other.
+                    let plain = unsafe {
+                        filled(rows * out, |to| {
+                            let to = Shared::new(to);
+                            for column in (0..out).step_by(TASK_COLUMNS) {
+                                let columns = TASK_COLUMNS.min(out - column);
+                                call.block(to, [0, rows], [column, columns]);
+                            }
+                        })
+                    };
+                    for (i, (a, b)) in panels.iter().zip(&plain).enumerate() {
+                        assert!(
+                            (a - b).abs() < 3e-4,
+                            "{rows} {inputs} {out} element {i}: {a}, {b}"
+                        );
+                    }
+                }
             }
         }
     }

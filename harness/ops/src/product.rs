@@ -26,7 +26,6 @@ impl Matrix {
 /// # Safety
 /// `a`, `b` and `to` must be valid for the elements described, nothing else may access those of `to`
 /// meanwhile, and they must be initialised if `accumulate`.
-#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
     a: Matrix,

@@ -87,14 +87,8 @@ fn gelu_one<const FMA: bool>(x: f32) -> f32 {
     // From here on erf(x / sqrt 2) rounds to 1.
     const SATURATED: f32 = 5.6;
     // Minimax in x^2 for erf(x / sqrt 2) / x below SATURATED: erf is within 2e-8.
-    const P: [f32; 6] = [
-        7.978_845_2e-1,
-        6.853_513_4e-2,
-        9.399_998e-3,
-        3.452_815_3e-4,
-        1.267_704_5e-5,
-        4.434_748e-8,
-    ];
+    const P: [f32; 6] =
+        [7.978_845e-1, 6.853_513_4e-2, 9.399_998e-3, 3.452_815_3e-4, 1.267_704_5e-5, 4.434_748e-8];
     const Q: [f32; 6] =
         [1.0, 2.525_620_2e-1, 2.887_628_6e-2, 1.906_292_4e-3, 7.465_95e-5, 1.179_681_4e-6];
     let u = x * x;

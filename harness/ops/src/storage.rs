@@ -26,7 +26,7 @@ impl<'a> Values<'a> {
     ///
     /// # Errors
     /// If the tensor is not f32 on the CPU.
-    pub(crate) fn from_start(&self) -> Result<&[f32]> {
+    pub(crate) fn to_end(&self) -> Result<&[f32]> {
         match &*self.storage {
             Storage::Cpu(CpuStorage::F32(data)) => Ok(&data[self.layout.start_offset()..]),
             other => bail!("expected f32 on the CPU, found {:?} elsewhere", other.dtype()),
@@ -41,7 +41,7 @@ impl<'a> Values<'a> {
         if !self.layout.is_contiguous() {
             bail!("expected a contiguous tensor, found strides {:?}", self.layout.stride());
         }
-        Ok(&self.from_start()?[..self.layout.shape().elem_count()])
+        Ok(&self.to_end()?[..self.layout.shape().elem_count()])
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every operation against a plain f64 computation, in odd shapes.
 
+#![allow(clippy::unwrap_used)]
+
 mod reference;
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor, Var};
@@ -209,25 +211,32 @@ fn both_paths_agree() -> Result<()> {
 
 #[test]
 fn threads_do_not_change_a_bit() -> Result<()> {
-    let (x, w) =
-        (tensor(&values(300 * 192, 1), &[300, 192]), tensor(&values(576 * 192, 2), &[576, 192]));
-    let (b, r) = (tensor(&values(576, 3), &[576]), tensor(&values(300 * 576, 4), &[300, 576]));
-    let (s, t) = (tensor(&values(192, 5), &[192]), tensor(&values(192, 6), &[192]));
-    let all = || -> Result<Vec<Vec<u32>>> {
-        let qkv = linear(&x, &w, Some(&b))?.reshape((1, 300, 576))?;
-        Ok(vec![
-            bits(&qkv),
-            bits(&linear_gelu(&x, &w, Some(&b))?),
-            bits(&linear_residual(&x, &w, Some(&b), &r)?),
-            bits(&layer_norm(&x, &s, &t, 1e-6)?),
-            bits(&gelu(&x)?),
-            bits(&attention(&qkv, 3, None)?),
-        ])
-    };
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let one = pool(1).install(all)?;
-    for threads in [2, 3, 5] {
-        assert_eq!(pool(threads).install(all)?, one, "{threads} threads");
+    // Rows that are split among many threads, and a last group of columns narrower than the others.
+    for (rows, inputs, heads) in
+        [(300, 192, 3), (777, 640, 5), (1000, 60, 2), (65, 768, 12), (1, 192, 3)]
+    {
+        let width = 3 * inputs;
+        let (x, w) = (values(rows * inputs, 1), values(width * inputs, 2));
+        let (x, w) = (tensor(&x, &[rows, inputs]), tensor(&w, &[width, inputs]));
+        let (b, r) =
+            (tensor(&values(width, 3), &[width]), tensor(&values(rows * width, 4), &[rows, width]));
+        let (s, t) = (tensor(&values(inputs, 5), &[inputs]), tensor(&values(inputs, 6), &[inputs]));
+        let all = || -> Result<Vec<Vec<u32>>> {
+            let qkv = linear(&x, &w, Some(&b))?.reshape((1, rows, width))?;
+            Ok(vec![
+                bits(&qkv),
+                bits(&linear_gelu(&x, &w, Some(&b))?),
+                bits(&linear_residual(&x, &w, Some(&b), &r)?),
+                bits(&layer_norm(&x, &s, &t, 1e-6)?),
+                bits(&gelu(&x)?),
+                bits(&attention(&qkv, heads, None)?),
+            ])
+        };
+        let one = pool(1).install(all)?;
+        for threads in [2, 3, 16] {
+            assert_eq!(pool(threads).install(all)?, one, "{rows} x {inputs}, {threads} threads");
+        }
     }
     Ok(())
 }

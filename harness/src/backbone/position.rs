@@ -7,7 +7,11 @@ use candle_core::{DType, Result, Tensor};
 const A: f64 = -0.75;
 
 /// Resizes `positions [1, H*W, D]` on a grid `from = (H, W)` to `to = (H', W')`: `[1, H'*W', D]`.
-pub(super) fn resize(positions: &Tensor, from: (usize, usize), to: (usize, usize)) -> Result<Tensor> {
+pub(super) fn resize(
+    positions: &Tensor,
+    from: (usize, usize),
+    to: (usize, usize),
+) -> Result<Tensor> {
     if from == to {
         return Ok(positions.clone());
     }
@@ -75,5 +79,6 @@ mod tests {
             assert!((row(o) - expected).abs() < 1e-5, "{o}: {} {expected}", row(o));
         }
     }
-    const TORCH_ROW: [f32; 6] = [-0.086_805_58, 0.21875, 1.430_555, 3.152_777_7, 6.78125, 9.434_029];
+    const TORCH_ROW: [f32; 6] =
+        [-0.086_805_58, 0.21875, 1.430_555, 3.152_777_7, 6.78125, 9.434_029];
 }

@@ -52,10 +52,9 @@ impl Dense {
         let weight = match weight.dims() {
             [_, _] => weight,
             // A patch convolution, seen as a dense layer on flattened patches.
-            _ => weight.flatten_from(1).map_err(|source| WeightsError::Convert {
-                name: name.to_owned(),
-                source,
-            })?,
+            _ => weight
+                .flatten_from(1)
+                .map_err(|source| WeightsError::Convert { name: name.to_owned(), source })?,
         };
         let bias = match bias {
             true => Some(weights.load(&format!("{name}.bias"), dtype, device)?),

@@ -61,7 +61,10 @@ pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Resul
 /// comfy-table pads every line to the table's width; a pipe wants none of that.
 pub(super) fn trimmed(table: &Table) -> String {
     let text = table.to_string();
-    text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn architecture(entry: &Entry) -> Result<std::sync::Arc<dyn Architecture>, CliError> {

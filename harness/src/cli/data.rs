@@ -84,8 +84,7 @@ fn paragraph(status: &Status) -> String {
         State::NoSplitLists => "there, without split lists to count by",
     };
     let generated = if status.sample.is_some() { ", generated sample data" } else { "" };
-    let mut text =
-        format!("{}: {word}{generated} ({})\n", status.dataset, status.root.display());
+    let mut text = format!("{}: {word}{generated} ({})\n", status.dataset, status.root.display());
     for split in &status.splits {
         let from = split.list.as_deref().map(|list| format!(", by {list}")).unwrap_or_default();
         text.push_str(&format!(

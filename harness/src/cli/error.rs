@@ -93,11 +93,14 @@ impl CliError {
                     "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
                      that holds {name}"
                 )],
-                RunError::NothingToRun => one(
-                    "give --data NAME=DIR, or --sample for generated data; `pixio-eval data \
-                     status` shows what is looked for",
-                ),
+                RunError::NothingToRun => {
+                    one("give --data NAME=DIR, or --sample for generated data; `pixio-eval data \
+                     status` shows what is looked for")
+                }
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::Data(_) => {
+                    one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
+                }
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Device(DeviceError::NotBuilt(_)) => {
@@ -105,7 +108,9 @@ impl CliError {
                 }
                 RunError::Device(_) => one("`pixio-eval doctor` shows what this machine has"),
                 RunError::Store(_) => one("--out DIR chooses another folder for results"),
-                RunError::Weights(_) => one("the checkpoint may be damaged: fetch or copy it again"),
+                RunError::Weights(_) => {
+                    one("the checkpoint may be damaged: fetch or copy it again")
+                }
                 _ => Vec::new(),
             },
             _ => Vec::new(),

@@ -118,11 +118,8 @@ fn write(args: &FeaturesArgs, columns: &BTreeMap<String, Vec<Tensor>>) -> Result
     }
     let images: Vec<String> = args.images.iter().map(|p| p.display().to_string()).collect();
     let listed = serde_json::to_string(&images).map_err(|e| fault(e.to_string()))?;
-    let metadata = [
-        ("images".to_owned(), listed),
-        ("backbone".to_owned(), args.backbone.clone()),
-    ];
-    let bytes = safetensors::serialize(&whole, Some(metadata.into()))
-        .map_err(|e| fault(e.to_string()))?;
+    let metadata = [("images".to_owned(), listed), ("backbone".to_owned(), args.backbone.clone())];
+    let bytes =
+        safetensors::serialize(&whole, Some(metadata.into())).map_err(|e| fault(e.to_string()))?;
     write_file(&args.out, &bytes)
 }

@@ -17,14 +17,14 @@ pub(super) fn all(args: AllArgs, reporter: &Reporter) -> Result<u8, CliError> {
     if request.sample && !request.backbones.iter().any(|spec| spec == FLOOR) {
         request.backbones.push(FLOOR.to_owned());
     }
-    finish(&execute(&request, reporter)?, &args.options, reporter)
+    finish(execute(&request, reporter)?, &args.options, reporter)
 }
 
 pub(super) fn run(args: RunArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let cells = args.cells.iter().map(|cell| parse_cell(cell)).collect::<Result<Vec<_>, _>>()?;
     let required = cells.iter().map(|cell| cell.dataset.clone()).collect();
     let request = request(args.options.clone(), cells, required)?;
-    finish(&execute(&request, reporter)?, &args.options, reporter)
+    finish(execute(&request, reporter)?, &args.options, reporter)
 }
 
 fn request(
@@ -65,7 +65,7 @@ fn request(
 }
 
 /// Prints the table of this command's runs and says where they are.
-fn finish(report: &Report, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
+fn finish(report: Report, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
     if !report.records.is_empty() {
         let format = if options.json { results::Format::Json } else { results::Format::Text };
         print(&results::render(&report.records, format, &results::TableOptions::default())?)?;
@@ -73,11 +73,15 @@ fn finish(report: &Report, options: &RunOptions, reporter: &Reporter) -> Result<
         if report.kept == report.records.len() && report.failed.is_empty() {
             reporter.say(format!("everything was done before: nothing was run ({out})"));
         } else {
-            reporter.say(format!("results are in {out}; `pixio-eval table --out {out}` shows them"));
+            reporter
+                .say(format!("results are in {out}; `pixio-eval table --out {out}` shows them"));
         }
     }
-    for (label, why) in &report.failed {
-        eprintln!("error: {label} failed: {why}");
+    let status = if report.failed.is_empty() { EXIT_DONE } else { EXIT_FAILED };
+    for (label, error) in report.failed {
+        let error = CliError::Run(error);
+        eprintln!("error: {label} failed: {error}");
+        error.hints().iter().for_each(|hint| eprintln!("hint: {hint}"));
     }
-    Ok(if report.failed.is_empty() { EXIT_DONE } else { EXIT_FAILED })
+    Ok(status)
 }

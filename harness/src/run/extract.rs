@@ -134,9 +134,8 @@ impl Extraction<'_> {
         let tokens = taps.into_iter().find_map(|tap: Tap| {
             tap.summary.or(tap.summary_norm).or(tap.patches).or(tap.patches_norm)
         });
-        let tokens = tokens.ok_or_else(|| {
-            BackboneError::NoTokens(format!("{:?}", stage.tokens))
-        })?;
+        let tokens =
+            tokens.ok_or_else(|| BackboneError::NoTokens(format!("{:?}", stage.tokens)))?;
         let mean = |tokens: &Tensor| tokens.mean(1)?.flatten_all()?.to_vec1::<f32>();
         let mut features = mean(&tokens).map_err(candle)?;
         heads::knn::l2_normalise(&mut features, self.backbone.dimensions().width)?;

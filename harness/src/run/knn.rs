@@ -84,7 +84,8 @@ fn vote(
 ) -> Result<VoteStage, RunError> {
     let train = data.images.train.samples().len();
     let standard = if request.sample { SAMPLE_K } else { PUBLISHED_K };
-    let too_large = |k| RunError::KTooLarge { k, train, folder: data.images.train.root().to_path_buf() };
+    let too_large =
+        |k| RunError::KTooLarge { k, train, folder: data.images.train.root().to_path_buf() };
     let mut k = request.k.clone();
     k.sort_unstable();
     k.dedup();
@@ -93,7 +94,8 @@ fn vote(
     }
     if k.is_empty() {
         k = standard.into_iter().filter(|&k| k <= train).collect();
-        let cut: Vec<String> = standard.iter().filter(|&&k| k > train).map(usize::to_string).collect();
+        let cut: Vec<String> =
+            standard.iter().filter(|&&k| k > train).map(usize::to_string).collect();
         if k.is_empty() {
             return Err(too_large(standard[0]));
         }

@@ -136,7 +136,5 @@ pub fn select_cells(datasets: &[String], heads: &[String]) -> Result<Vec<TaskHea
     check("head", heads, CELLS.iter().map(|(_, head)| *head).collect())?;
     let wanted = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
     let chosen = CELLS.iter().filter(|(d, h)| wanted(datasets, d) && wanted(heads, h));
-    Ok(chosen
-        .map(|(d, h)| TaskHead { dataset: (*d).to_owned(), head: (*h).to_owned() })
-        .collect())
+    Ok(chosen.map(|(d, h)| TaskHead { dataset: (*d).to_owned(), head: (*h).to_owned() }).collect())
 }

@@ -1,6 +1,6 @@
 //! One command's runs: find everything, plan everything, then carry it out cell by cell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub struct Report {
     /// How many of them were finished before.
     pub kept: usize,
     /// Cells that failed, with the reason.
-    pub failed: Vec<(String, String)>,
+    pub failed: Vec<(String, RunError)>,
 }
 
 struct Host {
@@ -95,14 +95,12 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
     let host = Host { device, dtype, store, cache: locate::cache() };
-    let data = open_data(request, &host.cache, reporter)?;
+    let present = present(request, reporter)?;
     let hub = HubOptions::from_env(request.offline);
     let resolver = Resolver { arch: request.arch.as_deref(), hub, reporter };
-    let resolved: Vec<Resolved> = request
-        .backbones
-        .iter()
-        .map(|spec| resolver.resolve(spec))
-        .collect::<Result<_, _>>()?;
+    let resolved: Vec<Resolved> =
+        request.backbones.iter().map(|spec| resolver.resolve(spec)).collect::<Result<_, _>>()?;
+    let data = open_data(request, present, &host.cache, reporter)?;
     let mut plans = Vec::new();
     for resolved in &resolved {
         let record = resolved.record()?;
@@ -144,9 +142,8 @@ fn carry_out(
     }
     let dir = host.store.begin(&plan)?;
     reporter.say(format!("{label}: protocol {}", plan.protocol.name));
-    let finished = one(request, host, lazy, &plan, data, reporter).and_then(|(outcome, rows)| {
-        Ok(dir.finish(&outcome, &rows)?)
-    });
+    let finished = one(request, host, lazy, &plan, data, reporter)
+        .and_then(|(outcome, rows)| Ok(dir.finish(&outcome, &rows)?));
     match finished {
         Ok(record) => {
             reporter.detail(format!("{label}: {}", dir.folder().display()));
@@ -155,7 +152,7 @@ fn carry_out(
         Err(RunError::Interrupted) => return Err(RunError::Interrupted),
         Err(error) => {
             dir.fail(&error.to_string())?;
-            report.failed.push((label, error.to_string()));
+            report.failed.push((label, error));
         }
     }
     Ok(())
@@ -238,39 +235,41 @@ fn warnings(skipped: usize) -> Vec<String> {
     }
 }
 
-/// Opens the data sets of the request's cells, by name.
+/// The request's data sets that are there, with their folders; sample data is made later.
+fn present(request: &Request, reporter: &Reporter) -> Result<BTreeMap<String, PathBuf>, RunError> {
+    let mut present = BTreeMap::new();
+    let names: BTreeSet<&String> = request.cells.iter().map(|cell| &cell.dataset).collect();
+    for name in names {
+        let folder = locate::dataset(name, &request.data);
+        if request.sample || folder.is_dir() {
+            present.insert(name.clone(), folder);
+        } else if request.required.contains(name) {
+            return Err(RunError::NoData { name: name.clone(), folder });
+        } else {
+            reporter.say(format!("{name}: skipped, not at {}", folder.display()));
+        }
+    }
+    if present.is_empty() { Err(RunError::NothingToRun) } else { Ok(present) }
+}
+
+/// Lists the data sets, by name.
 fn open_data(
     request: &Request,
+    present: BTreeMap<String, PathBuf>,
     cache: &Path,
     reporter: &Reporter,
 ) -> Result<BTreeMap<String, Opened>, RunError> {
     let mut open = BTreeMap::new();
-    let mut absent = Vec::new();
-    for cell in &request.cells {
-        let name = &cell.dataset;
-        if open.contains_key(name) || absent.contains(name) {
-            continue;
-        }
-        let folder = if request.sample {
-            locate::sample(name, cache, reporter)?
-        } else {
-            locate::dataset(name, &request.data)
+    for (name, folder) in present {
+        let folder = match request.sample {
+            true => locate::sample(&name, cache, reporter)?,
+            false => folder,
         };
-        if !folder.is_dir() {
-            if request.required.contains(name) {
-                return Err(RunError::NoData { name: name.clone(), folder });
-            }
-            reporter.say(format!("{name}: skipped, not at {}", folder.display()));
-            absent.push(name.clone());
-            continue;
+        if interrupt::requested() {
+            return Err(RunError::Interrupted);
         }
-        open.insert(name.clone(), knn::open(name, &folder, request.limit, request.seed)?);
-    }
-    if open.is_empty() {
-        return Err(RunError::NothingToRun);
-    }
-    if interrupt::requested() {
-        return Err(RunError::Interrupted);
+        let opened = knn::open(&name, &folder, request.limit, request.seed)?;
+        open.insert(name, opened);
     }
     Ok(open)
 }

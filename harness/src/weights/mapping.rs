@@ -58,7 +58,9 @@ pub enum Mismatch {
     },
 }
 
-/// A list of at most twelve entries a kind: enough to see the pattern without drowning the reader.
+const SHOWN: usize = 40;
+
+/// A list of at most forty entries a kind: enough to see the pattern without drowning the reader.
 pub(super) fn list(mismatches: &[Mismatch]) -> String {
     let mut text = String::new();
     let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -73,13 +75,14 @@ pub(super) fn list(mismatches: &[Mismatch]) -> String {
         };
         kinds.entry(kind).or_default().push(line);
     }
-    for (kind, lines) in kinds {
+    for (kind, mut lines) in kinds {
+        lines.sort();
         let _ = writeln!(text, "  {kind} ({}):", lines.len());
-        for line in lines.iter().take(12) {
+        for line in lines.iter().take(SHOWN) {
             let _ = writeln!(text, "    {line}");
         }
-        if lines.len() > 12 {
-            let _ = writeln!(text, "    ... and {} more", lines.len() - 12);
+        if lines.len() > SHOWN {
+            let _ = writeln!(text, "    ... and {} more", lines.len() - SHOWN);
         }
     }
     text.trim_end().to_owned()
@@ -167,7 +170,10 @@ impl Weights {
 
     /// Hash over `architecture` and every mapped tensor's canonical name, shape, type and bytes: the
     /// same for the same weights in any container or naming generation.
-    pub fn identity(&self, architecture: &impl serde::Serialize) -> Result<Fingerprint, WeightsError> {
+    pub fn identity(
+        &self,
+        architecture: &impl serde::Serialize,
+    ) -> Result<Fingerprint, WeightsError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(schema::fingerprint(architecture).0.as_bytes());
         for (name, parts) in &self.parts {

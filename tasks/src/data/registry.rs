@@ -259,16 +259,16 @@ mod tests {
 
     #[test]
     fn mistakes_are_reported_with_file_and_line() {
-        insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"");
-        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"");
-        insta::assert_snapshot!(message("val = 654", "val = \"654\""), @"");
-        insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"");
+        insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"edited.toml, line 10: unknown field `clases`, expected one of `name`, `title`, `task`, `classes`, `layout`, `layout_on_disk`, `licence`, `source`, `splits`, `list`, `depth`, `labels`");
+        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"edited.toml, line 33: unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`");
+        insta::assert_snapshot!(message("val = 654", "val = \"654\""), @r#"edited.toml, line 50: invalid type: string "654", expected usize"#);
+        insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"edited.toml, line 23: unclosed table, expected `]`");
     }
 
     #[test]
     fn contradictions_are_reported_with_the_data_set() {
-        insta::assert_snapshot!(message("name = \"nyuv2\"", "name = \"imagenet1k\""), @"");
-        insta::assert_snapshot!(message("classes = 150\n", ""), @"");
-        insta::assert_snapshot!(message("task = \"segmentation\"", "task = \"depth\""), @"");
+        insta::assert_snapshot!(message("name = \"nyuv2\"", "name = \"imagenet1k\""), @r#"edited.toml, data set "imagenet1k": the name is used twice"#);
+        insta::assert_snapshot!(message("classes = 150\n", ""), @r#"edited.toml, data set "ade20k": this task needs a number of classes"#);
+        insta::assert_snapshot!(message("task = \"segmentation\"", "task = \"depth\""), @r#"edited.toml, data set "ade20k": task depth needs [dataset.depth]"#);
     }
 }

@@ -93,7 +93,7 @@ pub enum PairProblem {
         found: String,
     },
     /// Files that are not there.
-    #[error("{list} names {count} files that are not there, the first on line {line}: {first}")]
+    #[error("{list} names files that are not there ({count}), the first on line {line}: {first}")]
     Missing {
         /// The list.
         list: String,

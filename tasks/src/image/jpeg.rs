@@ -67,8 +67,8 @@ struct Decompressor<'a> {
 
 impl<'a> Decompressor<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        // SAFETY: the three are C structures of integers, pointers, optional functions and enums
-        // with a zero variant, for which all zeros is a valid value.
+        // SAFETY: both are C structures of integers, pointers, optional functions and enums with a
+        // zero variant, for which all zeros is a valid value.
         let (info, errors) = unsafe { (mem::zeroed(), mem::zeroed()) };
         let source = sys::jpeg_source_mgr {
             next_input_byte: bytes.as_ptr(),

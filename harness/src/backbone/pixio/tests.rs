@@ -68,8 +68,5 @@ fn a_config_that_does_not_fit_names_its_field() {
     assert_eq!(read(r#"{"num_attention_heads": 3}"#), "hidden_size is missing");
     let odd = r#"{"hidden_size": 97, "num_attention_heads": 3, "num_hidden_layers": 2}"#;
     assert_eq!(read(odd), "hidden_size 97 is not a multiple of 3 heads");
-    assert_eq!(
-        read(r#"{"hidden_act": "silu"}"#),
-        r#"hidden_act is "silu"; expected "gelu""#
-    );
+    assert_eq!(read(r#"{"hidden_act": "silu"}"#), r#"hidden_act is "silu"; expected "gelu""#);
 }

@@ -1,0 +1,54 @@
+//! What `--help` prints, and the lists of names.
+
+mod common;
+
+use common::World;
+
+#[test]
+fn help_of_every_command() {
+    let world = World::new();
+    for command in ["", "all", "run", "table", "runs", "data", "backbones", "features", "doctor"] {
+        let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+        let ran = world.run(&args);
+        assert_eq!(ran.status, Some(0));
+        let name = if command.is_empty() { "pixio-eval" } else { command };
+        insta::assert_snapshot!(format!("help_{name}"), ran.stdout);
+    }
+}
+
+#[test]
+fn lists_and_cards() {
+    let world = World::new();
+    insta::assert_snapshot!("backbones_list", world.run(&["backbones", "list"]).stdout);
+    insta::assert_snapshot!("backbones_show", world.run(&["backbones", "show", "pixio-h"]).stdout);
+    insta::assert_snapshot!("data_list", world.run(&["data", "list"]).stdout);
+    let made = world.run(&["data", "sample", "imagenet1k", "voc2012", "--to", "samples"]);
+    insta::assert_snapshot!("data_sample", made.stdout);
+    let args = ["data", "status", "--data", "voc2012=samples/voc2012"];
+    let more = ["--data", "imagenet1k=samples/imagenet1k"];
+    insta::assert_snapshot!("data_status", world.run(&[&args[..], &more].concat()).stdout);
+    for args in [
+        &["backbones", "list", "--json"][..],
+        &["backbones", "show", "pixio-nano", "--json"],
+        &["data", "list", "--json"],
+        &["data", "status", "--json"],
+        &["doctor", "--json"],
+        &["runs", "--json"],
+    ] {
+        let ran = world.run(args);
+        assert_eq!(ran.status, Some(0), "{args:?}: {}", ran.stderr);
+        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap();
+    }
+    let doctor = world.run(&["doctor"]);
+    assert!(doctor.stdout.contains("cache      WORLD/cache"), "{}", doctor.stdout);
+}
+
+#[test]
+fn the_token_is_never_printed() {
+    let world = World::new();
+    let mut command = world.command(&["doctor"]);
+    command.env("HF_TOKEN", "hf_secret");
+    let ran = world.finish(command);
+    assert!(ran.stdout.contains("set in HF_TOKEN"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("hf_secret") && !ran.stderr.contains("hf_secret"));
+}
