@@ -7,9 +7,9 @@
 //! drops it. The small files that git itself holds have none: their size is checked.) A file that
 //! fails is removed from the cache before the error is returned.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,8 +108,8 @@ pub enum HubError {
         /// What is wrong.
         why: String,
     },
-    /// Reading back a downloaded file failed.
-    #[error("cannot read {}: {source}", path.display())]
+    /// The cache cannot be read or written.
+    #[error("cannot use {} in the hub's cache: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -117,10 +117,10 @@ pub enum HubError {
         source: std::io::Error,
     },
     /// Anything else the hub or the network said.
-    #[error("cannot fetch {reference}: {}", reason(.source))]
+    #[error("cannot fetch {what}: {}", reason(.source))]
     Other {
-        /// The repository.
-        reference: HubRef,
+        /// The repository, or a file of it.
+        what: String,
         /// Why.
         source: Box<HFError>,
     },
@@ -163,7 +163,7 @@ pub fn fetch(
         .retry_max_attempts(RETRIES)
         .retry_base_delay(RETRY_DELAY)
         .build_sync()
-        .map_err(|source| classify(reference, source))?;
+        .map_err(|source| classify(reference, None, source))?;
     let (owner, name) = split_id(&reference.repository);
     let repository = client.model(owner, name);
     let session = Session { repository, reference, cache, reporter };
@@ -175,10 +175,11 @@ impl Session<'_> {
         let absent =
             || HubError::Offline { reference: self.reference.clone(), cache: self.cache.clone() };
         let config = self.local(CONFIG, &self.reference.revision).ok_or_else(absent)?;
-        let commit = self.commit(&config);
+        // A snapshot stands in a folder named after its commit.
+        let commit = parent(&config).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let local = |file: &str| self.local(file, &commit);
-        let files = self.weight_files(|file| Ok(local(file)))?.ok_or_else(absent)?;
-        if files.iter().any(|file| local(file).is_none()) {
+        let shards = self.shards(|file| Ok(local(file)))?.ok_or_else(absent)?;
+        if shards.iter().any(|file| local(file).is_none()) {
             return Err(absent());
         }
         Ok(Snapshot { folder: parent(&config), commit })
@@ -190,72 +191,96 @@ impl Session<'_> {
     }
 
     fn online(&self) -> Result<Snapshot, HubError> {
-        // By the revision's name, so that the cache notes which commit the name stands for.
-        let config = self.repository.download_file().filename(CONFIG);
-        let config = match config.revision(&self.reference.revision).send() {
-            Err(HFError::EntryNotFound { .. }) => {
-                self.list(&self.reference.revision)?;
-                return Err(self.no_file(CONFIG));
-            }
-            config => config.map_err(|source| classify(self.reference, source))?,
-        };
-        let commit = self.commit(&config);
-        let listed = self.list(&commit)?;
-        self.check(&config, size_of(&listed, CONFIG).ok_or_else(|| self.no_file(CONFIG))?)?;
+        let other = |source| classify(self.reference, None, source);
+        let commit = self.commit().map_err(other)?;
+        let listed = self.repository.list_tree().revision(&commit).send().map_err(other)?;
+        let whole = self.is_noted(&commit);
         let download = |file: &str| match size_of(&listed, file) {
-            Some(size) => self.download(file, &commit, size).map(Some),
+            Some(size) => self.download(file, &commit, size, whole).map(Some),
             None => Ok(None),
         };
-        let files = self.weight_files(download)?.ok_or_else(|| self.no_file(SINGLE))?;
-        for file in &files {
-            download(file)?.ok_or_else(|| self.no_file(file))?;
+        let config = download(CONFIG)?.ok_or_else(|| self.no_file(CONFIG))?;
+        for shard in self.shards(download)?.ok_or_else(|| self.no_file(SINGLE))? {
+            download(&shard)?.ok_or_else(|| self.no_file(&shard))?;
+        }
+        if !whole {
+            self.note(&commit)?;
         }
         Ok(Snapshot { folder: parent(&config), commit })
     }
 
-    fn list(&self, revision: &str) -> Result<Vec<RepoTreeEntry>, HubError> {
-        let listed = self.repository.list_tree().revision(revision).send();
-        listed.map_err(|source| classify(self.reference, source))
+    /// The commit that the revision stands for today. hf-hub would ask only whether config.json has
+    /// changed, and stay with the older commit when other files have.
+    fn commit(&self) -> Result<String, HFError> {
+        let revision = &self.reference.revision;
+        if is_commit(revision) {
+            return Ok(revision.clone());
+        }
+        let info = self.repository.info().revision(revision).expand(vec!["sha".to_owned()]);
+        let commit = info.send()?.sha.filter(|sha| is_commit(sha));
+        commit.ok_or_else(|| HFError::malformed_response(format!("the commit of {revision}")))
     }
 
-    /// The cache keeps a snapshot in a folder named after its commit.
-    fn commit(&self, config: &Path) -> String {
-        let folder = config.parent().and_then(Path::file_name);
-        folder.map_or_else(|| self.reference.revision.clone(), |f| f.to_string_lossy().into_owned())
+    /// The cache's file that says which commit a revision stands for. A revision cannot lead out of
+    /// the folder of such files.
+    fn note_path(&self) -> Option<PathBuf> {
+        let revision = Path::new(&self.reference.revision);
+        let plain = revision.components().all(|part| matches!(part, Component::Normal(_)));
+        let folder = format!("models--{}", self.reference.repository.replace('/', "--"));
+        plain.then(|| self.cache.join(folder).join("refs").join(revision))
+    }
+
+    fn is_noted(&self, commit: &str) -> bool {
+        self.note_path().and_then(|path| fs::read_to_string(path).ok()).as_deref() == Some(commit)
+    }
+
+    /// Notes that all of the commit is there and was checked; offline, the note is what counts.
+    fn note(&self, commit: &str) -> Result<(), HubError> {
+        let Some(path) = self.note_path() else { return Ok(()) };
+        fs::create_dir_all(parent(&path))
+            .and_then(|()| fs::write(&path, commit))
+            .map_err(|source| HubError::Io { path, source })
     }
 
     fn no_file(&self, file: &str) -> HubError {
         HubError::NoFile { reference: self.reference.clone(), file: file.to_owned() }
     }
 
-    /// `model.safetensors`, else the shards its index names, else nothing. `get` gives a file's path,
-    /// when there is such a file.
-    fn weight_files(
+    /// The shards that the index names; none beside `model.safetensors`; `None` when there are no
+    /// weights. `get` makes a file available, if it exists.
+    fn shards(
         &self,
         get: impl Fn(&str) -> Result<Option<PathBuf>, HubError>,
     ) -> Result<Option<Vec<String>>, HubError> {
         if get(SINGLE)?.is_some() {
-            return Ok(Some(vec![SINGLE.to_owned()]));
+            return Ok(Some(Vec::new()));
         }
         let Some(index) = get(INDEX)? else { return Ok(None) };
-        let text = std::fs::read_to_string(&index)
-            .map_err(|source| HubError::Io { path: index, source })?;
+        let text =
+            fs::read_to_string(&index).map_err(|source| HubError::Io { path: index, source })?;
         let broken = |why| HubError::Index { reference: self.reference.clone(), why };
         shard_names(&text).map(Some).map_err(broken)
     }
 
-    fn download(&self, file: &str, commit: &str, size: u64) -> Result<PathBuf, HubError> {
-        // What is there was checked when it came, or came through another program.
+    fn download(
+        &self,
+        file: &str,
+        commit: &str,
+        size: u64,
+        whole: bool,
+    ) -> Result<PathBuf, HubError> {
+        // Unless the commit is noted as whole, a run may have ended between a file and its check.
         if let Some(path) = self.local(file, commit) {
-            if std::fs::metadata(&path).is_ok_and(|found| found.len() == size) {
+            if let Ok(None) = difference(&path, size, !whole) {
                 return Ok(path);
             }
-            self.reporter.warn(format!("{} is not whole: fetching it again", path.display()));
+            self.reporter.warn(format!("{} is damaged: fetching it again", path.display()));
             discard(&path);
         }
         let bar = Arc::new(Download(self.reporter.bytes(file, size)));
         let request = self.repository.download_file().filename(file).revision(commit);
-        let path = request.progress(bar).send().map_err(|e| classify(self.reference, e))?;
+        let path =
+            request.progress(bar).send().map_err(|e| classify(self.reference, Some(file), e))?;
         self.check(&path, size)?;
         Ok(path)
     }
@@ -263,7 +288,9 @@ impl Session<'_> {
     /// Removes a file from the cache when its bytes are not the repository's.
     fn check(&self, path: &Path, size: u64) -> Result<(), HubError> {
         let io = |source| HubError::Io { path: path.to_path_buf(), source };
-        let Some((expected, found)) = difference(path, size).map_err(io)? else { return Ok(()) };
+        let Some((expected, found)) = difference(path, size, true).map_err(io)? else {
+            return Ok(());
+        };
         discard(path);
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Err(HubError::Corrupt { reference: self.reference.clone(), file, expected, found })
@@ -296,14 +323,14 @@ impl ProgressHandler for Download {
 }
 
 /// What was expected and what was found, when they differ.
-fn difference(path: &Path, size: u64) -> std::io::Result<Option<(String, String)>> {
-    let blob = std::fs::canonicalize(path)?;
-    let found = std::fs::metadata(&blob)?.len();
+fn difference(path: &Path, size: u64, hashed: bool) -> std::io::Result<Option<(String, String)>> {
+    let blob = fs::canonicalize(path)?;
+    let found = fs::metadata(&blob)?.len();
     if found != size {
         return Ok(Some((format!("{size} bytes"), format!("{found} bytes"))));
     }
     let name = blob.file_name().unwrap_or_default().to_string_lossy();
-    if name.len() != 64 || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
+    if !hashed || name.len() != 64 || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Ok(None);
     }
     let mut file = File::open(&blob)?;
@@ -322,10 +349,10 @@ fn difference(path: &Path, size: u64) -> std::io::Result<Option<(String, String)
 
 /// Removes a snapshot's pointer and the blob behind it.
 fn discard(pointer: &Path) {
-    if let Ok(blob) = std::fs::canonicalize(pointer) {
-        let _ = std::fs::remove_file(blob);
+    if let Ok(blob) = fs::canonicalize(pointer) {
+        let _ = fs::remove_file(blob);
     }
-    let _ = std::fs::remove_file(pointer);
+    let _ = fs::remove_file(pointer);
 }
 
 fn parent(path: &Path) -> PathBuf {
@@ -337,7 +364,11 @@ fn endpoint() -> String {
     set.unwrap_or_else(|| "https://huggingface.co".to_owned())
 }
 
-fn classify(reference: &HubRef, source: HFError) -> HubError {
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|c| c.is_ascii_hexdigit())
+}
+
+fn classify(reference: &HubRef, file: Option<&str>, source: HFError) -> HubError {
     let status = match &source {
         HFError::AuthRequired { context }
         | HFError::Forbidden { context }
@@ -355,7 +386,11 @@ fn classify(reference: &HubRef, source: HFError) -> HubError {
             HubError::Gated { repository, page, status }
         }
         404 => HubError::NotFound(reference.clone()),
-        _ => HubError::Other { reference: reference.clone(), source: Box::new(source) },
+        _ => {
+            let of = |file| format!("{file} of {reference}");
+            let what = file.map_or_else(|| reference.to_string(), of);
+            HubError::Other { what, source: Box::new(source) }
+        }
     }
 }
 

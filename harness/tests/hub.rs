@@ -1,5 +1,7 @@
 //! Backbones from the hub: fetched, checked, cached, and used without a network.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 mod hub_server;
 
@@ -30,9 +32,11 @@ fn sharded() -> Files {
     let whole = files.remove(SINGLE).unwrap();
     let whole = SafeTensors::deserialize(&whole).unwrap();
     let (mut halves, mut map) = ([Vec::new(), Vec::new()], BTreeMap::new());
-    for (i, (name, tensor)) in whole.iter().enumerate() {
-        map.insert(name.to_owned(), format!("model-0000{}-of-00002.safetensors", i % 2 + 1));
-        halves[i % 2].push((name.to_owned(), tensor));
+    let mut tensors = whole.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    for (i, (name, tensor)) in tensors.into_iter().enumerate() {
+        map.insert(name.clone(), format!("model-0000{}-of-00002.safetensors", i % 2 + 1));
+        halves[i % 2].push((name, tensor));
     }
     for (i, half) in halves.into_iter().enumerate() {
         let bytes = safetensors::serialize(half, None).unwrap();
@@ -43,7 +47,7 @@ fn sharded() -> Files {
     files
 }
 
-/// Runs with this hub as the endpoint. Its port becomes PORT, hashes become HASH.
+/// Runs with this hub as the endpoint. Its port becomes PORT.
 fn run(world: &World, hub: &Hub, args: &[&str], env: &[(&str, &str)]) -> Ran {
     let mut command = world.command(args);
     for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
@@ -70,6 +74,12 @@ fn refused(world: &World, hub: &Hub) -> String {
     let ran = pull(world, hub);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{}", ran.stderr);
     ran.stderr
+}
+
+/// What went wrong, without the hints.
+fn error(stderr: &str) -> String {
+    let lines = stderr.lines().filter(|line| !line.starts_with("hint: "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn identity(stdout: &str) -> &str {
@@ -193,13 +203,13 @@ fn a_shard_that_came_wrong_is_refused_like_a_whole_file() {
         state.fault = Fault::None;
         state.files.remove("model-00002-of-00002.safetensors");
     });
-    assert_snapshot!(refused(&world, &hub), @"");
+    assert_snapshot!(error(&refused(&world, &hub)), @"error: test/mini@main has no model-00002-of-00002.safetensors");
     hub.with(|state| {
         let index = br#"{"weight_map": {"a": "../../config.json"}}"#;
         state.files.insert(INDEX.to_owned(), index.to_vec());
         state.commit = "9".repeat(40);
     });
-    assert_snapshot!(refused(&world, &hub), @"");
+    assert_snapshot!(error(&refused(&world, &hub)), @r#"error: model.safetensors.index.json of test/mini@main is not usable: shard "../../config.json" is not a plain file name"#);
 }
 
 #[test]
@@ -207,14 +217,20 @@ fn a_gated_repository_names_its_page_and_never_the_token() {
     let (world, hub) = (World::new(), Hub::new(mini()));
     let args = ["backbones", "pull", "hf:test/mini", "-v"];
     hub.with(|state| state.gate = Some((401, "hf_secretsecret".to_owned())));
-    assert_snapshot!(refused(&world, &hub), @"");
+    assert_snapshot!(refused(&world, &hub), @r"
+    error: no access to test/mini: it is gated, private, or does not exist (the hub answered 401)
+    hint: ask for access at http://127.0.0.1:PORT/test/mini, then set HF_TOKEN (or log in with the Hugging Face CLI)
+    ");
 
     let wrong = "hf_notthatone";
     hub.with(|state| state.gate = Some((403, "hf_secretsecret".to_owned())));
     let ran = run(&world, &hub, &args, &[("HF_TOKEN", wrong)]);
     assert_eq!(ran.status, Some(2));
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(wrong));
-    assert_snapshot!(ran.stderr, @"");
+    assert_snapshot!(ran.stderr, @r"
+    error: no access to test/mini: it is gated, private, or does not exist (the hub answered 403)
+    hint: ask for access at http://127.0.0.1:PORT/test/mini, then set HF_TOKEN (or log in with the Hugging Face CLI)
+    ");
     assert_cache_is_clean(&world, &mini());
 
     let ran = run(&world, &hub, &args, &[("HF_TOKEN", "hf_secretsecret")]);
@@ -231,21 +247,18 @@ fn a_gated_repository_names_its_page_and_never_the_token() {
 #[test]
 fn what_the_hub_does_not_have_is_named() {
     let (world, hub) = (World::new(), Hub::new(mini()));
-    for absent in ["hf:test/absent", "hf:test/mini@v9"] {
-        let ran = run(&world, &hub, &["backbones", "pull", absent], &[]);
-        assert_eq!(ran.status, Some(2));
-        let named = absent.strip_prefix("hf:").unwrap();
-        assert!(ran.stderr.contains(named), "{}", ran.stderr);
-        if absent.contains('@') {
-            assert_snapshot!(ran.stderr, @"");
-        } else {
-            assert_snapshot!(ran.stderr, @"");
-        }
-    }
+    let absent = |spec| {
+        let ran = run(&world, &hub, &["backbones", "pull", spec], &[]);
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
+        error(&ran.stderr)
+    };
+    assert_snapshot!(absent("hf:test/absent"), @"error: the hub has no test/absent@main");
+    assert_snapshot!(absent("hf:test/mini@v9"), @"error: the hub has no test/mini@v9");
+    assert_snapshot!(absent(&format!("hf:test/mini@{}", "6".repeat(40))), @"error: the hub has no test/mini@6666666666666666666666666666666666666666");
     hub.with(|state| state.files.remove(SINGLE));
-    assert_snapshot!(refused(&world, &hub), @"");
+    assert_snapshot!(error(&refused(&world, &hub)), @"error: test/mini@main has no model.safetensors");
     hub.with(|state| state.files.remove("config.json"));
-    assert_snapshot!(refused(&World::new(), &hub), @"");
+    assert_snapshot!(error(&refused(&world, &hub)), @"error: test/mini@main has no config.json");
 }
 
 /// The message of a failed pull; then nothing wrong is left, and a good hub mends it.
@@ -268,24 +281,70 @@ fn broken(fault: Fault) -> String {
 fn a_flipped_bit_is_found() {
     let mut flipped = mini().remove(SINGLE).unwrap();
     *flipped.last_mut().unwrap() ^= 1;
-    assert_snapshot!(broken(Fault::Flipped).replace(&sha256(&flipped), "FOUND"), @"");
+    assert_snapshot!(broken(Fault::Flipped).replace(&sha256(&flipped), "FOUND"), @r"
+    error: model.safetensors of test/mini@main is corrupt: expected SHA-256 EXPECTED, found FOUND
+    hint: the file was removed from the cache: the same command fetches it again
+    ");
 }
 
 #[test]
 fn a_body_that_ends_early_is_found() {
-    assert_snapshot!(broken(Fault::CutShort), @"");
-    assert_snapshot!(broken(Fault::QuietlyShort), @"");
+    assert_snapshot!(error(&broken(Fault::CutShort)), @"error: cannot fetch model.safetensors of test/mini@main: error decoding response body: end of file before message length reached");
+    assert_snapshot!(broken(Fault::QuietlyShort), @r"
+    error: model.safetensors of test/mini@main is corrupt: expected 3993120 bytes, found 1996560 bytes
+    hint: the file was removed from the cache: the same command fetches it again
+    ");
 }
 
 #[test]
 fn an_error_page_is_not_taken_for_weights() {
-    assert_snapshot!(broken(Fault::Page(403)), @"");
-    assert_snapshot!(broken(Fault::Page(404)), @"");
+    assert_snapshot!(broken(Fault::Page(403)), @r"
+    error: model.safetensors of test/mini@main is corrupt: expected 3993120 bytes, found 16 bytes
+    hint: the file was removed from the cache: the same command fetches it again
+    ");
+    assert_snapshot!(broken(Fault::Page(404)), @r"
+    error: model.safetensors of test/mini@main is corrupt: expected 3993120 bytes, found 16 bytes
+    hint: the file was removed from the cache: the same command fetches it again
+    ");
 }
 
 #[test]
-fn a_hub_that_is_busy_is_tried_again() {
-    assert_snapshot!(broken(Fault::Page(503)), @"");
+fn a_hub_that_is_busy_is_asked_again_and_not_for_ever() {
+    let (world, hub) = (World::new(), Hub::new(mini()));
+    hub.with(|state| state.fault = Fault::Busy(2));
+    pulled(&world, &hub);
+    assert_eq!(hub.sent(&format!("/cdn/{}", sha256(&mini()[SINGLE]))), 3);
+    assert_cache_is_clean(&world, &mini());
+    assert!(broken(Fault::Page(503)).contains("found 16 bytes"));
+}
+
+#[test]
+fn a_newer_commit_that_fails_leaves_the_older_one_in_use() {
+    let (world, hub) = (World::new(), Hub::new(mini()));
+    let stdout = pulled(&world, &hub);
+    hub.with(|state| {
+        state.commit = "7".repeat(40);
+        *state.files.get_mut(SINGLE).unwrap().last_mut().unwrap() ^= 1;
+        state.fault = Fault::QuietlyShort;
+    });
+    refused(&world, &hub);
+    let pull = ["backbones", "pull", "hf:test/mini"];
+    let offline = run(&world, &hub, &pull, &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!((offline.status, offline.stdout), (Some(0), stdout), "{}", offline.stderr);
+}
+
+/// As a pull that was killed between the last byte and the check would leave it.
+#[test]
+fn what_was_never_checked_is_checked_by_the_next_pull() {
+    let (world, hub) = (World::new(), Hub::new(mini()));
+    let stdout = pulled(&world, &hub);
+    let blob = cached_repository(&world).join("blobs").join(etag(SINGLE, &mini()[SINGLE]));
+    let mut bytes = mini().remove(SINGLE).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(blob, bytes).unwrap();
+    std::fs::remove_file(cached_repository(&world).join("refs/main")).unwrap();
+    assert_eq!(pulled(&world, &hub), stdout);
+    assert_cache_is_clean(&world, &mini());
 }
 
 #[test]
@@ -293,7 +352,10 @@ fn without_a_network_and_a_cache_the_message_says_where_it_looked() {
     let (world, hub) = (World::new(), Hub::new(mini()));
     let ran = run(&world, &hub, &["backbones", "pull", "hf:test/mini"], &[("HF_HUB_OFFLINE", "1")]);
     assert_eq!(ran.status, Some(2));
-    assert_snapshot!(ran.stderr, @"");
+    assert_snapshot!(ran.stderr, @r"
+    error: test/mini@main is not in the cache WORLD/hf/hub, and this run is offline
+    hint: run `pixio-eval backbones pull` where there is a network
+    ");
     assert!(hub.with(|state| state.requests.is_empty()));
 
     let port = hub.port;
@@ -302,7 +364,7 @@ fn without_a_network_and_a_cache_the_message_says_where_it_looked() {
     command.env("HF_ENDPOINT", format!("http://127.0.0.1:{port}/"));
     let ran = world.finish(command);
     assert_eq!(ran.status, Some(2));
-    assert_snapshot!(ran.stderr.replace(&format!(":{port}"), ":PORT"), @"");
+    assert_snapshot!(error(&ran.stderr).replace(&format!(":{port}"), ":PORT"), @"error: cannot fetch test/mini@main: error sending request for url (http://127.0.0.1:PORT/api/models/test/mini/revision/main?expand=sha): Connection refused (os error 111)");
 }
 
 #[test]
@@ -344,12 +406,29 @@ fn weights_are_sent_once() {
     assert!(pulled(&world, &hub).contains(&commit));
     assert_eq!(hub.sent(&weights), 1);
 
+    // Other weights beside the same config.json.
+    let mut other = mini().remove(SINGLE).unwrap();
+    *other.last_mut().unwrap() ^= 1;
+    hub.with(|state| {
+        state.commit = "7".repeat(40);
+        state.files.insert(SINGLE.to_owned(), other.clone());
+    });
+    let stdout = pulled(&world, &hub);
+    assert!(stdout.contains(&"7".repeat(40)), "{stdout}");
+    assert_ne!(identity(&stdout), identity(&of_folder(&world)));
+    hub.with(|state| {
+        state.commit = COMMIT.to_owned();
+        state.files = mini();
+    });
+
     // Half a file in the cache, from whatever program.
     let file = cached_repository(&world).join("blobs").join(etag(SINGLE, &mini()[SINGLE]));
     std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(1000).unwrap();
     let ran = pull(&world, &hub);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert_snapshot!(ran.stderr, @"");
+    assert_snapshot!(ran.stderr, @"warning: WORLD/hf/hub/models--test--mini/snapshots/0123456789abcdef0123456789abcdef01234567/model.safetensors is damaged: fetching it again");
     assert_eq!(hub.sent(&weights), 2);
-    assert_cache_is_clean(&world, &mini());
+    let mut either = mini();
+    either.insert("model.safetensors of the other commit".to_owned(), other);
+    assert_cache_is_clean(&world, &either);
 }

@@ -3,6 +3,8 @@
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::panels::{Block, available as panels_available};
 use crate::product::{Matrix, product};
 use crate::storage::{Shared, Values, contiguous_f32, filled, fusable, tensor};
 use crate::{compose, gelu, simd};
@@ -152,10 +154,12 @@ fn affine(
 
 /// Whether the AVX-512 product serves `rows` rows: it is there, and they repay the packing of the weights.
 fn panels_serve(rows: usize) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return rows >= 16 && crate::panels::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    rows >= 16 && panels_available()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn panels_available() -> bool {
+    false
 }
 
 struct Affine<'a> {
@@ -207,7 +211,7 @@ impl Affine<'_> {
         [column, columns]: [usize; 2],
     ) {
         let first = row * self.out + column;
-        let block = crate::panels::Block {
+        let block = Block {
             x: &self.x[row * self.inputs..][..rows * self.inputs],
             weight: &self.weight[column * self.inputs..][..columns * self.inputs],
             inputs: self.inputs,

@@ -19,7 +19,7 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
         DataCommand::List { json: false } => {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
-            table.set_header(["name", "title", "task", "splits", "runs here", "from"]);
+            table.set_header(["name", "title", "task", "splits", "heads"]);
             for set in registry.datasets() {
                 table.add_row(line(set));
             }
@@ -65,14 +65,13 @@ fn known<'a>(registry: &'a Registry, names: &[String]) -> Result<Vec<&'a Dataset
     names.iter().map(find).collect()
 }
 
-fn line(set: &Dataset) -> [String; 6] {
+fn line(set: &Dataset) -> [String; 5] {
     let splits: Vec<String> = set.splits.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let heads: Vec<&str> =
         CELLS.iter().filter(|(name, _)| *name == set.name).map(|(_, head)| *head).collect();
     let heads = if heads.is_empty() { "-".to_owned() } else { heads.join(", ") };
     let task = format!("{:?}", set.task).to_lowercase();
-    let (name, title) = (set.name.clone(), set.title.clone());
-    [name, title, task, splits.join(", "), heads, set.source.page.clone()]
+    [set.name.clone(), set.title.clone(), task, splits.join(", "), heads]
 }
 
 fn paragraph(status: &Status) -> String {

@@ -29,6 +29,8 @@ pub enum Fault {
     QuietlyShort,
     /// A page with this status.
     Page(u16),
+    /// A page with status 503, this many times.
+    Busy(usize),
 }
 
 pub struct State {
@@ -140,6 +142,7 @@ fn answer(stream: TcpStream, port: u16, state: &Mutex<State>) -> std::io::Result
     }
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let path = path.split('?').next().unwrap_or(path);
     let mut state = state.lock().unwrap();
     state.requests.push(format!("{method} {path}"));
     let weights = path.starts_with("/cdn/");
@@ -174,12 +177,22 @@ fn route(state: &State, path: &str, port: u16, request: &BTreeMap<String, String
         let mut body = found.cloned().unwrap_or_default();
         match state.fault {
             Fault::Page(status) => return page(status),
+            Fault::Busy(times)
+                if state.requests.iter().filter(|r| r.ends_with(path)).count() <= times =>
+            {
+                return page(503);
+            }
             Fault::Flipped => *body.last_mut().unwrap() ^= 1,
             _ => {}
         }
         return Answer { status: 200, headers: Vec::new(), body };
     }
     let known = |revision: &str| revision == "main" || revision == state.commit;
+    let info = format!("/api/models/{}/revision/", state.repository);
+    if let Some(revision) = path.strip_prefix(&info) {
+        let info = json!({ "_id": "0", "id": state.repository, "sha": state.commit });
+        return if known(revision) { data(&info) } else { page(404) };
+    }
     let tree = format!("/api/models/{}/tree/", state.repository);
     if let Some(revision) = path.strip_prefix(&tree) {
         return if known(revision) { listing(state) } else { page(404) };
@@ -226,6 +239,10 @@ fn listing(state: &State) -> Answer {
     };
     let folder = json!({ "type": "directory", "oid": "0".repeat(40), "size": 0, "path": "images" });
     let entries: Vec<_> = state.files.iter().map(entry).chain([folder]).collect();
-    let body = serde_json::to_vec(&entries).unwrap();
+    data(&json!(entries))
+}
+
+fn data(value: &serde_json::Value) -> Answer {
+    let body = serde_json::to_vec(value).unwrap();
     Answer { status: 200, headers: vec![("content-type", "application/json".to_owned())], body }
 }
