@@ -3,12 +3,17 @@
 //! Nothing here computes a result. `tasks` fills protocols in, `harness` runs them, `results`
 //! keeps and shows what came out.
 
+mod dense;
 mod fingerprint;
 mod metric;
 mod protocol;
 mod real;
 mod record;
 
+pub use dense::{
+    DenseFeatureStage, DenseProtocol, DepthMetrics, EvaluationStage, HeadStage, Objective,
+    SampleStage, TrainingStage,
+};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use metric::{Direction, MetricDescriptor, MetricValue, Selection, Unit, describe};
 pub use protocol::{
