@@ -10,6 +10,9 @@ fn main() {
         output.status.success().then(|| text.trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
+    let commit = if changed { format!("{commit}-dirty") } else { commit };
     println!("cargo:rustc-env=PIXIO_EVAL_COMMIT={commit}");
     // HEAD moves with a checkout, its log with a commit.
     for file in ["HEAD", "logs/HEAD"] {
@@ -18,6 +21,11 @@ fn main() {
                 println!("cargo:rerun-if-changed={path}");
             }
         }
+    }
+    for sources in
+        ["src", "schema/src", "ops/src", "../heads/src", "../results/src", "../tasks/src"]
+    {
+        println!("cargo:rerun-if-changed={sources}");
     }
     println!("cargo:rerun-if-changed=build.rs");
 }

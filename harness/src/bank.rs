@@ -3,23 +3,28 @@
 //!
 //! ```text
 //! CACHE/features-v1/KEY/
-//!   bank.json                          what the key was made of
-//!   train-00000000-00004096.safetensors   features [M, D] f32 and positions [M] u32 of samples 0..4096
+//!   bank.json                            what the key was made of
+//!   train-00000000-00000256.safetensors  features [256, D] f32 of samples 0..256
 //! ```
 //!
-//! Files are written under a temporary name and renamed. M is smaller than the range where images
-//! were skipped.
+//! Shards have fixed boundaries, given by the split's size and the micro-batch alone, so that
+//! processes that extract the same bank write the same files. A shard is written under a temporary
+//! name and renamed, and only when it is whole: images that were left out leave no shard behind, so
+//! that they are tried again.
 
-use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use results::write_whole;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use schema::{FeatureStage, Fingerprint, ImageStage, fingerprint};
 use serde::Serialize;
 
-use crate::files::write_atomically;
+/// Images of one shard, at most: what an interruption may cost.
+const SHARD: usize = 256;
+/// Shards of a small split, at least.
+const SHARDS: usize = 16;
 
 /// What decides a bank's content.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,13 +39,15 @@ pub struct BankKey {
     pub data: Fingerprint,
     /// `limit` and the seed of its shuffle, when only a part is used.
     pub part: Option<(usize, u64)>,
-    /// Whether unreadable images are left out.
-    pub skip_bad_images: bool,
+    /// Kind of device, `cpu` or `cuda`: the last bits of a product belong to it.
+    pub device: String,
+    /// Images in one encoder pass, for the same reason.
+    pub micro_batch: usize,
 }
 
 /// Why a bank cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("feature bank: {doing} {}: {why}", path.display())]
+#[error("feature bank: cannot {doing} {}: {why}", path.display())]
 pub struct BankError {
     /// What was being done.
     pub doing: &'static str,
@@ -55,97 +62,78 @@ fn fault<E: std::fmt::Display>(doing: &'static str, path: &Path) -> impl FnOnce(
     move |why| BankError { doing, path, why: why.to_string() }
 }
 
-/// Features of some samples of a split.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
-    /// `[M, D]`, row-major.
-    pub features: Vec<f32>,
-    /// Position of each row's sample in the split.
-    pub positions: Vec<u32>,
+/// Checks that a cache folder can be written to, creating it.
+pub fn check_writable(cache: &Path) -> Result<(), BankError> {
+    fs::create_dir_all(cache).map_err(fault("create", cache))?;
+    tempfile::tempfile_in(cache).map(drop).map_err(fault("write to", cache))
 }
 
 /// One bank.
 pub struct Bank {
     folder: PathBuf,
+    micro_batch: usize,
 }
 
 impl Bank {
     /// Opens the bank of that key under a cache folder, creating it.
     pub fn open(cache: &Path, key: &BankKey) -> Result<Self, BankError> {
         let folder = cache.join("features-v1").join(fingerprint(key).short());
-        fs::create_dir_all(&folder).map_err(fault("creating", &folder))?;
+        fs::create_dir_all(&folder).map_err(fault("create", &folder))?;
         let card = folder.join("bank.json");
-        if !card.exists() {
-            let json = serde_json::to_vec_pretty(key).map_err(fault("describing", &card))?;
-            write_atomically(&card, &json).map_err(fault("writing", &card))?;
+        let json = serde_json::to_vec_pretty(key).map_err(fault("describe", &card))?;
+        match fs::read(&card) {
+            Ok(found) if found == json => {}
+            Ok(_) => return Err(fault("use", &card)("it is of other features; move it away")),
+            Err(_) => write_whole(&card, &json).map_err(fault("write", &card))?,
         }
-        Ok(Self { folder })
+        Ok(Self { folder, micro_batch: key.micro_batch.max(1) })
     }
 
-    /// Ranges of a split that are on disk, gapless from 0.
-    pub fn filled(&self, split: &str) -> Result<Vec<Range<usize>>, BankError> {
-        let mut ranges = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(fault("listing", &self.folder))? {
-            let entry = entry.map_err(fault("listing", &self.folder))?;
-            let name = entry.file_name();
-            ranges.extend(name.to_str().and_then(|name| parse(name, split)));
-        }
-        ranges.sort_by_key(|range| (range.start, std::cmp::Reverse(range.end)));
-        let mut gapless: Vec<Range<usize>> = Vec::new();
-        for range in ranges {
-            if range.start == gapless.last().map_or(0, |last| last.end) {
-                gapless.push(range);
-            }
-        }
-        Ok(gapless)
+    /// The shards of a split of `count` samples: whole micro-batches, the last one shorter.
+    pub fn shards(&self, count: usize) -> Vec<Range<usize>> {
+        let size = count.div_ceil(SHARDS).min(SHARD).max(1).next_multiple_of(self.micro_batch);
+        (0..count).step_by(size).map(|start| start..count.min(start + size)).collect()
     }
 
-    /// Adds the rows of a range.
-    pub fn append(&self, split: &str, range: Range<usize>, rows: &Rows) -> Result<(), BankError> {
-        let path = self.path(split, &range);
-        let count = rows.positions.len();
-        let dim = rows.features.len() / count.max(1);
-        let features: Vec<u8> = rows.features.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let positions: Vec<u8> = rows.positions.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes);
-        let tensors = [
-            ("features", view(Dtype::F32, vec![count, dim], &features)),
-            ("positions", view(Dtype::U32, vec![count], &positions)),
-        ];
-        let mut whole = Vec::new();
-        for (name, tensor) in tensors {
-            whole.push((name, tensor.map_err(fault("writing", &path))?));
-        }
-        let no_metadata: Option<HashMap<String, String>> = None;
-        let bytes = safetensors::serialize(whole, no_metadata).map_err(fault("writing", &path))?;
-        write_atomically(&path, &bytes).map_err(fault("writing", &path))
-    }
-
-    /// Reads the rows of ranges that [`Bank::filled`] named; `dim` is the features' width.
+    /// The features of a shard, `[len, dim]` row-major, if it is on disk. A file that is not what it
+    /// should be counts as absent, with the reason.
     pub fn read(
         &self,
         split: &str,
-        ranges: &[Range<usize>],
+        range: &Range<usize>,
         dim: usize,
-    ) -> Result<Rows, BankError> {
-        let mut rows = Rows::default();
-        for range in ranges {
-            let path = self.path(split, range);
-            let bytes = fs::read(&path).map_err(fault("reading", &path))?;
-            let file = SafeTensors::deserialize(&bytes).map_err(fault("reading", &path))?;
-            let tensor = |name| file.tensor(name).map_err(fault("reading", &path));
-            let (features, positions) = (tensor("features")?, tensor("positions")?);
-            let count = positions.shape().first().copied().unwrap_or(0);
-            let fits = features.shape() == [count, dim] || count == 0;
-            if !fits || features.dtype() != Dtype::F32 || positions.dtype() != Dtype::U32 {
-                let why = format!("expected [{count}, {dim}] f32, found {:?}", features.shape());
-                return Err(fault("reading", &path)(why));
-            }
-            let words = |bytes: &[u8]| -> Vec<[u8; 4]> { bytes.as_chunks::<4>().0.to_vec() };
-            rows.features.extend(words(features.data()).into_iter().map(f32::from_le_bytes));
-            rows.positions.extend(words(positions.data()).into_iter().map(u32::from_le_bytes));
+    ) -> Result<Option<Vec<f32>>, BankError> {
+        let path = self.path(split, range);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(fault("read", &path))?,
+        };
+        let file = SafeTensors::deserialize(&bytes).map_err(fault("read", &path))?;
+        let features = file.tensor("features").map_err(fault("read", &path))?;
+        let expected = [range.len(), dim];
+        if features.shape() != expected || features.dtype() != Dtype::F32 {
+            let found = (features.dtype(), features.shape().to_vec());
+            return Err(fault("read", &path)(format!(
+                "expected f32 {expected:?}, found {found:?}"
+            )));
         }
-        Ok(rows)
+        let words = features.data().as_chunks::<4>().0;
+        Ok(Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect()))
+    }
+
+    /// Writes a whole shard.
+    pub fn write(
+        &self,
+        split: &str,
+        range: &Range<usize>,
+        features: &[f32],
+    ) -> Result<(), BankError> {
+        let path = self.path(split, range);
+        let bytes: Vec<u8> = features.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let shape = vec![range.len(), features.len() / range.len().max(1)];
+        let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(fault("write", &path))?;
+        let file = safetensors::serialize([("features", view)], None);
+        write_whole(&path, &file.map_err(fault("write", &path))?).map_err(fault("write", &path))
     }
 
     fn path(&self, split: &str, range: &Range<usize>) -> PathBuf {
@@ -153,34 +141,45 @@ impl Bank {
     }
 }
 
-fn parse(name: &str, split: &str) -> Option<Range<usize>> {
-    let rest = name.strip_prefix(split)?.strip_prefix('-')?.strip_suffix(".safetensors")?;
-    let (start, end) = rest.split_once('-')?;
-    let (start, end) = (start.parse().ok()?, end.parse().ok()?);
-    (start < end).then_some(start..end)
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn only_a_gapless_start_counts_as_filled() {
-        let folder = tempfile::tempdir().unwrap();
-        let bank = Bank { folder: folder.path().to_path_buf() };
-        let rows = |range: Range<usize>| Rows {
-            features: range.clone().flat_map(|i| [i as f32, -(i as f32)]).collect(),
-            positions: range.map(|i| i as u32).collect(),
-        };
-        for range in [0..4, 4..6, 8..9] {
-            bank.append("train", range.clone(), &rows(range)).unwrap();
+    fn bank(folder: &Path, micro_batch: usize) -> Bank {
+        Bank { folder: folder.to_path_buf(), micro_batch }
+    }
+
+    proptest! {
+        #[test]
+        fn shards_tile_the_split_in_whole_micro_batches(count in 0usize..5000, batch in 1usize..600) {
+            let shards = bank(Path::new(""), batch).shards(count);
+            let mut next = 0;
+            for shard in &shards {
+                prop_assert_eq!(shard.start, next);
+                prop_assert!(shard.len() % batch == 0 || shard.end == count);
+                prop_assert!(!shard.is_empty() && shard.len() <= SHARD.max(batch) + batch);
+                next = shard.end;
+            }
+            prop_assert_eq!(next, count);
         }
-        bank.append("val", 0..1, &rows(0..1)).unwrap();
-        fs::write(folder.path().join("train-00000006-00000008.tmp"), b"half").unwrap();
-        let filled = bank.filled("train").unwrap();
-        assert_eq!(filled, [0..4, 4..6]);
-        assert_eq!(bank.read("train", &filled, 2).unwrap(), rows(0..6));
-        let error = bank.read("train", &filled, 3).unwrap_err();
-        assert!(error.to_string().contains("expected [4, 3] f32, found [4, 2]"), "{error}");
+    }
+
+    #[test]
+    fn a_shard_comes_back_as_it_was_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = bank(folder.path(), 4);
+        let features: Vec<f32> = (0..8).map(|i| i as f32 / 3.0).collect();
+        assert!(bank.read("train", &(0..4), 2).unwrap().is_none());
+        bank.write("train", &(0..4), &features).unwrap();
+        assert_eq!(bank.read("train", &(0..4), 2).unwrap().unwrap(), features);
+        assert!(bank.read("train", &(4..8), 2).unwrap().is_none());
+        let error = bank.read("train", &(0..4), 3).unwrap_err().to_string();
+        assert!(error.contains("expected f32 [4, 3], found (F32, [4, 2])"), "{error}");
+        let file = folder.path().join("train-00000000-00000004.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(bank.read("train", &(0..4), 2).is_err());
     }
 }

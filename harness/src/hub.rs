@@ -18,6 +18,7 @@ use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
 use hf_hub::{HFClientBuilder, HFError, HFRepositorySync, split_id};
 use sha2::{Digest, Sha256};
 
+use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::weights::shard_names;
 
@@ -308,6 +309,11 @@ struct Download(Bar);
 
 impl ProgressHandler for Download {
     fn on_progress(&self, event: &ProgressEvent) {
+        // hf-hub cannot be told to stop; what it leaves behind is under no final name.
+        if interrupt::requested() {
+            eprintln!("error: interrupted while downloading\nhint: the same command fetches the rest");
+            std::process::exit(interrupt::EXIT_INTERRUPTED);
+        }
         match event {
             ProgressEvent::Download(DownloadEvent::Progress { files }) => {
                 if let Some(file) = files.last() {

@@ -8,7 +8,6 @@ pub mod backbone;
 pub mod bank;
 pub mod cli;
 pub mod device;
-pub mod files;
 pub mod hub;
 pub mod interrupt;
 pub mod locate;

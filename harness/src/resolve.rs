@@ -171,7 +171,7 @@ impl Resolver<'_> {
             return self.file(spec, path);
         }
         let names = registry.backbones.keys().map(String::as_str);
-        let near = nearest(spec, names).into_iter().map(str::to_owned).collect();
+        let near = nearest(spec, names);
         Err(ResolveError::Unknown { name: spec.to_owned(), near })
     }
 
@@ -211,7 +211,7 @@ impl Resolver<'_> {
             None if Path::new(arch).is_file() => (read_config(Path::new(arch))?, None),
             None => {
                 let names = registry.backbones.keys().map(String::as_str);
-                let near = nearest(arch, names).into_iter().map(str::to_owned).collect();
+                let near = nearest(arch, names);
                 return Err(ResolveError::UnknownArch { name: arch.to_owned(), near });
             }
         };
@@ -232,7 +232,7 @@ fn random(spec: &str, rest: &str) -> Result<Resolved, ResolveError> {
     };
     let Some(entry) = registry.backbones.get(name) else {
         let names = registry.backbones.keys().map(String::as_str);
-        let near = nearest(name, names).into_iter().map(|n| format!("random:{n}")).collect();
+        let near = nearest(name, names).iter().map(|n| format!("random:{n}")).collect();
         return Err(ResolveError::Unknown { name: spec.to_owned(), near });
     };
     let architecture = entry.architecture().map_err(ResolveError::Registry)?;

@@ -128,7 +128,7 @@ fn a_truncated_image_is_named_or_left_out_and_recorded() {
 
     let ran = knn(&world, &["--skip-bad-images"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert!(ran.stdout.contains("1 unreadable image was left out"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("1 unreadable image left out"), "{}", ran.stdout);
     let records: Vec<_> = fs::read_dir(world.path("runs/imagenet1k/knn"))
         .unwrap()
         .filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("record.json")).ok())
@@ -137,6 +137,62 @@ fn a_truncated_image_is_named_or_left_out_and_recorded() {
     let record: serde_json::Value = serde_json::from_str(&records[0]).unwrap();
     let skipped = &record["outcome"]["skipped_images"];
     assert_eq!(skipped, &serde_json::json!(["train/n00000002/n00000002_4.JPEG"]));
+    assert_eq!(record["plan"]["protocol"]["name"], "pixio+k=5+skip-bad-images");
+    assert_eq!(ran.stdout.matches("left out").count(), 1, "{}", ran.stdout);
+
+    // Once the file is whole again, nothing that was kept leaves it out.
+    fs::write(&path, &bytes).unwrap();
+    let ran = knn(&world, &["--skip-bad-images", "--json"]);
+    let clean = knn(&world, &["--json"]);
+    assert_eq!((ran.status, clean.status), (Some(0), Some(0)), "{}", clean.stderr);
+    let values = |ran: &Ran| -> Vec<f64> {
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&ran.stdout).unwrap();
+        rows.iter().map(|row| row["value"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(values(&ran), values(&clean));
+}
+
+#[test]
+fn a_damaged_record_fails_its_run_and_not_the_others() {
+    let world = world();
+    let args = [&KNN[..], &["--backbone", "pixels"]].concat();
+    assert_eq!(world.run(&args).status, Some(0));
+    let runs = fs::read_dir(world.path("runs/imagenet1k/knn")).unwrap();
+    let mini = runs.map(|e| e.unwrap().path()).find(|p| p.to_str().unwrap().contains("mini-"));
+    fs::write(mini.unwrap().join("record.json"), "{").unwrap();
+    let ran = world.run(&args);
+    assert_eq!(ran.status, Some(1));
+    assert!(ran.stdout.contains("pixels") && !ran.stdout.contains("mini"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("record.json cannot be read"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_temperature_that_is_none_stops_before_any_work() {
+    let world = world();
+    for temperature in ["0", "-1", "nan", "1e-5"] {
+        let ran = knn(&world, &[&format!("--temperature={temperature}")]);
+        assert_eq!(ran.status, Some(2), "{temperature}: {}", ran.stderr);
+        assert!(!world.path("cache/features-v1").exists());
+    }
+    assert_eq!(knn(&world, &["--sample"]).status, Some(2), "--data beside --sample");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written() {
+    let world = world();
+    fs::write(world.path("cache"), "a file").unwrap();
+    insta::assert_snapshot!(seen(&knn(&world, &[])));
+}
+
+#[test]
+fn features_needs_a_folder_to_write_to_and_images_to_read() {
+    let world = world();
+    let image = "imagenet/val/n00000000/n00000000_0.JPEG";
+    let args = |out| ["features", image, "--backbone", "mini", "--out", out];
+    insta::assert_snapshot!("features_out", seen(&world.run(&args("missing/x"))));
+    let ran = world.run(&["features", "mini/config.json", "--backbone", "mini", "--out", "x"]);
+    insta::assert_snapshot!("features_no_image", seen(&ran));
+    assert!(!world.path("x").exists());
 }
 
 #[test]
@@ -180,6 +236,8 @@ fn data_that_is_not_there_stops_before_any_work_when_it_was_asked_for() {
     let world = world();
     let ran = world.run(&["all", "--backbone", "mini", "--tasks", "imagenet1k"]);
     insta::assert_snapshot!("data_not_there", seen(&ran));
+    let ran = world.run(&["all", "--backbone", "mini", "--data", "nyuv2=nowhere"]);
+    insta::assert_snapshot!("named_data_not_there", seen(&ran));
     let ran = world.run(&["all", "--backbone", "mini"]);
     insta::assert_snapshot!("no_data_at_all", seen(&ran));
 }

@@ -5,7 +5,6 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use candle_core::{Device, Tensor};
 use common::{World, golden};
 
 #[derive(serde::Deserialize)]
@@ -70,17 +69,12 @@ fn the_protocols_own_list_is_cut_to_the_train_set() {
 fn features_equal_the_authors_to_1e_4() {
     let world = World::new();
     run(&world, ".", &["--k", "10"]);
-    let bank = fs::read_dir(world.path("cache/features-v1")).unwrap().next().unwrap().unwrap();
-    let stored = candle_core::safetensors::load(golden().join("golden.safetensors"), &Device::Cpu);
-    let stored = stored.unwrap();
-    for (split, count) in [("train", 80), ("val", 32)] {
-        let file = bank.path().join(format!("{split}-00000000-{count:08}.safetensors"));
-        let found = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
-        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let (found, wanted) = (&found["features"], &stored[&format!("knn.{split}_features")]);
-        assert_eq!(found.dims(), wanted.dims());
-        let pairs = values(found).into_iter().zip(values(wanted));
-        let furthest = pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    for split in ["train", "val"] {
+        let found = &world.kept_features(split)[0];
+        let stored = golden().join("golden.safetensors");
+        let wanted = common::values(&stored, &format!("knn.{split}_features"));
+        assert_eq!(found.len(), wanted.len());
+        let furthest = found.iter().zip(wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         println!("{split}: {furthest:.1e}");
         assert!(furthest <= 1e-4, "{split}: {furthest:e}");
     }

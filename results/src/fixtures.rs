@@ -59,6 +59,7 @@ pub fn plan(backbone: &str) -> RunPlan {
         },
         seed: 0,
         skip_bad_images: false,
+        micro_batch: 16,
     }
 }
 
@@ -78,7 +79,6 @@ pub fn outcome(first: f64) -> Outcome {
         seconds: BTreeMap::from([("total".to_owned(), 1.5)]),
         images_encoded: 100,
         images_per_second: Some(66.7),
-        micro_batch: 8,
         host: HostRecord {
             version: "0.1.0".to_owned(),
             commit: "unknown".to_owned(),

@@ -17,5 +17,5 @@ mod fixtures;
 pub use frame::{COLUMNS, LongRow, frame, long_rows};
 pub use predictions::{PredictionsError, read_predictions, write_predictions};
 pub use runs::{RunLine, run_lines, runs_json, runs_table};
-pub use store::{Listed, RunDir, Status, Store, StoreError};
+pub use store::{Listed, RunDir, Status, Store, StoreError, write_whole};
 pub use table::{Exporter, Format, TableError, TableOptions, UnknownFormat, render};

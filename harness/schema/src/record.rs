@@ -62,11 +62,13 @@ pub struct RunPlan {
     /// Whether unreadable images are left out (and listed in the outcome) instead of ending the run.
     #[serde(default)]
     pub skip_bad_images: bool,
+    /// Images in one encoder pass; not part of the key.
+    pub micro_batch: usize,
 }
 
 impl RunPlan {
     /// Hash over what decides the result: task, backbone identity, protocol, data fingerprint and
-    /// seed. Device, batch and paths are not part of it.
+    /// seed. Device, micro-batch and paths are not part of it.
     pub fn key(&self) -> Fingerprint {
         fingerprint(&(
             &self.task,
@@ -142,8 +144,6 @@ pub struct Outcome {
     /// Images a second while encoding, decoding included; absent when nothing was encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
-    /// Images in one encoder pass.
-    pub micro_batch: usize,
     /// Where it ran.
     pub host: HostRecord,
     /// RFC 3339, UTC.

@@ -41,21 +41,6 @@ pub struct PixioConfig {
 }
 
 impl PixioConfig {
-    /// A published size: patch 16, image 256, eight class tokens, MLP ratio 4 (PROTOCOL section 1).
-    pub fn standard(width: usize, blocks: usize, heads: usize) -> Self {
-        Self {
-            width,
-            blocks,
-            heads,
-            hidden: 4 * width,
-            class_tokens: 8,
-            image: 256,
-            patch: 16,
-            eps: 1e-6,
-            qkv_bias: true,
-        }
-    }
-
     /// Reads transformers' `config.json`; the message names the field that does not fit.
     pub fn from_transformers(config: &serde_json::Value) -> Result<Self, String> {
         let size = |key: &str, default: Option<usize>| match config.get(key) {

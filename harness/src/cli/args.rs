@@ -87,11 +87,14 @@ pub struct RunOptions {
     /// Where and how.
     pub compute: ComputeArgs,
     /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
-    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
+    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder, conflicts_with = "sample")]
     pub data: Vec<(String, PathBuf)>,
     /// Folder for results
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub out: PathBuf,
+    /// pixio, the published protocol, or sample, reduced (default: sample with --sample, else pixio)
+    #[arg(long, value_name = "NAME", value_parser = ["pixio", "sample"])]
+    pub protocol: Option<String>,
     /// Use small generated data sets instead of real ones, made on first use
     #[arg(long)]
     pub sample: bool,
@@ -105,7 +108,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub k: Vec<usize>,
     /// Temperature of the k-NN vote (default: the protocol's 0.07)
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = temperature)]
     pub temperature: Option<f64>,
     /// Leave unreadable images out, and say so in the result, instead of stopping
     #[arg(long)]
@@ -284,6 +287,13 @@ fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
 fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
@@ -317,6 +327,8 @@ mod tests {
         assert_eq!(size("256"), Ok(Size::Crop(256)));
         assert_eq!(size("256x384"), Ok(Size::Exact(256, 384)));
         assert!(size("256x").is_err() && size("0").is_err());
+        assert_eq!(temperature("0.07"), Ok(0.07));
+        assert!(["0", "-1", "nan", "inf", "cold"].iter().all(|text| temperature(text).is_err()));
         let (name, folder) = named_folder("imagenet1k=/a=b").unwrap();
         assert_eq!((name.as_str(), folder), ("imagenet1k", PathBuf::from("/a=b")));
         assert!(named_folder("/data").is_err());

@@ -35,7 +35,7 @@ pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Resul
         BackbonesCommand::Show { name, json } => {
             let Some(entry) = registry.backbones.get(&name) else {
                 let names = registry.backbones.keys().map(String::as_str);
-                let near = nearest(&name, names).into_iter().map(str::to_owned).collect();
+                let near = nearest(&name, names);
                 return Err(CliError::UnknownBackbone { name, near });
             };
             if json {

@@ -58,7 +58,7 @@ fn known<'a>(registry: &'a Registry, names: &[String]) -> Result<Vec<&'a Dataset
     }
     let find = |name: &String| {
         registry.get(name).ok_or_else(|| {
-            let near = nearest(name, registry.names()).into_iter().map(str::to_owned).collect();
+            let near = nearest(name, registry.names());
             CliError::UnknownDataset { name: name.clone(), near }
         })
     };

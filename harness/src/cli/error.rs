@@ -11,6 +11,12 @@ use crate::interrupt::EXIT_INTERRUPTED;
 /// Everything a command can end with.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
+    /// Ctrl-C in a command that keeps nothing.
+    #[error("interrupted, nothing was written")]
+    Interrupted,
+    /// An image given on the command line.
+    #[error(transparent)]
+    Image(#[from] tasks::image::ImageError),
     /// Running, planning, or reading results.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -53,11 +59,8 @@ impl CliError {
     /// Exit status: 130 interrupted, 1 failed while running, 2 anything that kept it from running.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Run(RunError::Interrupted) => EXIT_INTERRUPTED as u8,
-            Self::Run(
-                RunError::Image(_) | RunError::Backbone(_) | RunError::Bank(_) | RunError::Knn(_),
-            )
-            | Self::Output { .. } => EXIT_FAILED,
+            Self::Run(RunError::Interrupted) | Self::Interrupted => EXIT_INTERRUPTED as u8,
+            Self::Image(_) | Self::Output { .. } => EXIT_FAILED,
             _ => EXIT_USAGE,
         }
     }
@@ -82,6 +85,9 @@ impl CliError {
             }
             Self::Run(error) => match error {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
+                RunError::Bank(_) => {
+                    one("PIXIO_EVAL_CACHE chooses another folder for kept features")
+                }
                 RunError::NoBackbone => {
                     one("give --backbone B, for example --backbone pixio-l, or try --sample")
                 }
@@ -93,10 +99,6 @@ impl CliError {
                     "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
                      that holds {name}"
                 )],
-                RunError::NothingToRun => {
-                    one("give --data NAME=DIR, or --sample for generated data; `pixio-eval data \
-                     status` shows what is looked for")
-                }
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
@@ -113,6 +115,8 @@ impl CliError {
                 }
                 _ => Vec::new(),
             },
+            Self::Interrupted => Vec::new(),
+            Self::Image(_) => one("features takes JPEG and PNG files"),
             _ => Vec::new(),
         }
     }
@@ -135,6 +139,18 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
         ResolveError::Weights(WeightsError::Mismatch { .. }) => {
             one("check that config.json or --arch belongs to these weights")
         }
+        ResolveError::Weights(WeightsError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            one(
+                "a folder needs model.safetensors, or model.safetensors.index.json and its shards; a \
+                 .pth or .bin file is given by its own path, with --arch NAME",
+            )
+        }
+        ResolveError::Weights(WeightsError::Pth { .. }) => one(
+            "readable are zip checkpoints as torch.save has written since 1.6; an older or damaged \
+                 file can be loaded and saved again with torch",
+        ),
         ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
         ResolveError::Hub(HubError::Gated { page, .. }) => vec![format!(
             "ask for access at {page}, then set HF_TOKEN (or log in with the Hugging Face CLI)"
@@ -145,7 +161,12 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
         ResolveError::Hub(HubError::Corrupt { .. }) => {
             one("the file was removed from the cache: the same command fetches it again")
         }
-        ResolveError::Hub(_) => one("check the network, or HF_ENDPOINT"),
+        ResolveError::Hub(HubError::NotFound(_)) => {
+            one("check the spelling: hf:ORG/REPO or hf:ORG/REPO@REVISION")
+        }
+        ResolveError::Hub(HubError::Other { .. }) => {
+            one("check the network, or HF_ENDPOINT; --offline uses what is cached")
+        }
         _ => Vec::new(),
     }
 }
@@ -168,7 +189,6 @@ through_run!(
     crate::bank::BankError,
     results::StoreError,
     results::TableError,
-    tasks::image::ImageError,
     tasks::sample::SampleError,
     tasks::data::DataError,
     tasks::data::RegistryError

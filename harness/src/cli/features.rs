@@ -1,27 +1,32 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::Tensor;
-use tasks::image;
+use tasks::image::{self, ImageError};
 
 use super::args::{FeaturesArgs, Size};
 use super::{CliError, EXIT_DONE, write_file};
-use crate::backbone::{Backbone, BackboneError, Placement, Tap, Wanted};
+use crate::backbone::{BackboneError, Placement, Tap, Wanted};
 use crate::device;
 use crate::hub::HubOptions;
 use crate::interrupt;
 use crate::progress::Reporter;
 use crate::resolve::{Preparation, Resolver};
-use crate::run::RunError;
+use crate::run::image_stage;
 use crate::stream::ordered;
 
 pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, CliError> {
+    check_out(&args.out)?;
     let device = device::open(args.compute.device)?;
     let dtype = device::dtype(args.compute.dtype, &device);
     let hub = HubOptions::from_env(args.source.offline);
     let resolver = Resolver { arch: args.source.arch.as_deref(), hub, reporter };
     let resolved = resolver.resolve(&args.backbone)?;
     let dimensions = resolved.architecture.dimensions();
-    let taps = if args.taps.is_empty() { vec![dimensions.blocks - 1] } else { args.taps.clone() };
+    let mut taps =
+        if args.taps.is_empty() { vec![dimensions.blocks - 1] } else { args.taps.clone() };
+    taps.sort_unstable();
+    taps.dedup();
     if let Some(&block) = taps.iter().find(|&&block| block >= dimensions.blocks) {
         return Err(BackboneError::NoSuchBlock { block, last: dimensions.blocks - 1 }.into());
     }
@@ -44,7 +49,7 @@ pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, C
     let mut batch = Vec::new();
     let workers = args.compute.workers.unwrap_or_else(device::threads);
     let ahead = 2 * args.compute.batch_size.max(workers);
-    let take = |i: usize, pixels: Result<Vec<f32>, image::ImageError>| -> Result<(), CliError> {
+    let take = |i: usize, pixels: Result<Vec<f32>, ImageError>| -> Result<(), CliError> {
         batch.push(pixels?);
         if batch.len() < args.compute.batch_size && i + 1 < args.images.len() {
             return Ok(());
@@ -52,14 +57,14 @@ pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, C
         let shape = (batch.len(), 3, height, width);
         let images = Tensor::from_vec(std::mem::take(&mut batch).concat(), shape, &device)
             .map_err(BackboneError::Candle)?;
-        for tap in encode(&*backbone, &images, &taps)? {
+        for tap in backbone.forward(&images, &taps, Wanted::ALL)? {
             for (name, tensor) in columns_of(tap) {
                 let tensor = tensor.to_device(&candle_core::Device::Cpu);
                 columns.entry(name).or_default().push(tensor.map_err(BackboneError::Candle)?);
             }
         }
         bar.set(i as u64 + 1);
-        if interrupt::requested() { Err(RunError::Interrupted.into()) } else { Ok(()) }
+        if interrupt::requested() { Err(CliError::Interrupted) } else { Ok(()) }
     };
     ordered(0..args.images.len(), workers, ahead, make, take)?;
     drop(bar);
@@ -69,32 +74,28 @@ pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, C
     Ok(EXIT_DONE)
 }
 
-fn pixels(
-    path: &std::path::Path,
-    size: Size,
-    preparation: &Preparation,
-) -> Result<Vec<f32>, image::ImageError> {
+/// Finds out before the work that the file cannot be written.
+fn check_out(out: &Path) -> Result<(), CliError> {
+    let fault =
+        |why: &str| CliError::Output { what: out.display().to_string(), why: why.to_owned() };
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match folder.unwrap_or(Path::new(".")).is_dir() {
+        false => Err(fault("its folder does not exist")),
+        true if out.is_dir() => Err(fault("it is a folder")),
+        true => Ok(()),
+    }
+}
+
+fn pixels(path: &Path, size: Size, preparation: &Preparation) -> Result<Vec<f32>, ImageError> {
+    let Preparation { mean, std, .. } = *preparation;
     let decoded = image::decode(path)?;
     let ready = match size {
         Size::Exact(height, width) => image::resize(decoded.view(), height, width),
-        Size::Crop(side) => {
-            let (height, width, _) = decoded.dim();
-            let (height, width) = image::shorter_side(height, width, side);
-            let resized = image::resize(decoded.view(), height, width);
-            image::center_crop(resized.view(), side)
-        }
+        Size::Crop(side) => image::prepare(decoded.view(), &image_stage(side, mean, std)),
     };
     let mut out = vec![0f32; ready.len()];
-    image::normalise_into(ready.view(), preparation.mean, preparation.std, &mut out);
+    image::normalise_into(ready.view(), mean, std, &mut out);
     Ok(out)
-}
-
-fn encode(
-    backbone: &dyn Backbone,
-    images: &Tensor,
-    taps: &[usize],
-) -> Result<Vec<Tap>, BackboneError> {
-    backbone.forward(images, taps, Wanted::ALL)
 }
 
 fn columns_of(tap: Tap) -> impl Iterator<Item = (String, Tensor)> {

@@ -14,11 +14,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use results::write_whole;
 
 use args::{Cli, Command};
 pub use error::CliError;
 
-use crate::files::write_atomically;
 use crate::interrupt;
 use crate::progress::{Reporter, Verbosity};
 
@@ -77,7 +77,7 @@ fn print(bytes: &[u8]) -> Result<(), CliError> {
 /// Writes a whole file, or none.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let what = path.display().to_string();
-    write_atomically(path, bytes).map_err(|e| CliError::Output { what, why: e.to_string() })
+    write_whole(path, bytes).map_err(|e| CliError::Output { what, why: e.to_string() })
 }
 
 /// Prints a value as JSON.

@@ -35,10 +35,11 @@ fn request(
     let known = tasks::data::Registry::builtin()?;
     for (name, _) in &options.data {
         if known.get(name).is_none() {
-            let near = nearest(name, known.names()).into_iter().map(str::to_owned).collect();
+            let near = nearest(name, known.names());
             return Err(CliError::UnknownDataset { name: name.clone(), near });
         }
     }
+    let standard = if options.sample { "sample" } else { "pixio" };
     let mut backbones = options.backbone;
     if backbones.is_empty() && options.sample {
         backbones.push(SAMPLE_BACKBONE.to_owned());
@@ -49,6 +50,7 @@ fn request(
         required,
         data: options.data,
         sample: options.sample,
+        protocol: options.protocol.unwrap_or_else(|| standard.to_owned()),
         out: options.out,
         arch: options.source.arch,
         offline: options.source.offline,
@@ -66,6 +68,15 @@ fn request(
 
 /// Prints the table of this command's runs and says where they are.
 fn finish(report: Report, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
+    if report.records.is_empty() && options.json {
+        print(b"[]\n")?;
+    }
+    if report.records.is_empty() && report.failed.is_empty() {
+        reporter.say(
+            "nothing to run: give --data NAME=DIR, or --sample for generated data; `pixio-eval data \
+             status` shows what is looked for",
+        );
+    }
     if !report.records.is_empty() {
         let format = if options.json { results::Format::Json } else { results::Format::Text };
         print(&results::render(&report.records, format, &results::TableOptions::default())?)?;

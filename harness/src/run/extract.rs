@@ -1,6 +1,7 @@
-//! Features of a split: read from the bank as far as they are there, encoded where not.
+//! Features of a split: read from the bank where they are there, encoded where not.
 
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -9,20 +10,20 @@ use tasks::image::ImageError;
 
 use super::RunError;
 use crate::backbone::{Backbone, BackboneError, Tap, Wanted};
-use crate::bank::{Bank, Rows};
+use crate::bank::Bank;
 use crate::interrupt;
 use crate::progress::Reporter;
 use crate::stream::ordered;
 
-/// A shard is written at the latest after this many images, or this long, so that little is lost.
-const SHARD_IMAGES: usize = 8192;
-const SHARD_TIME: Duration = Duration::from_secs(60);
+/// Where an encoder comes from: it is loaded when the first feature is missing.
+pub(super) type Load<'a> = dyn FnMut() -> Result<&'a dyn Backbone, RunError> + 'a;
 
 /// What encoding a split needs.
 pub(super) struct Extraction<'a> {
-    pub(super) backbone: &'a dyn Backbone,
     pub(super) device: &'a Device,
     pub(super) protocol: &'a KnnProtocol,
+    /// Width of a feature.
+    pub(super) width: usize,
     pub(super) bank: &'a Bank,
     pub(super) root: &'a Path,
     pub(super) micro_batch: usize,
@@ -31,106 +32,151 @@ pub(super) struct Extraction<'a> {
     pub(super) reporter: &'a Reporter,
 }
 
-/// A split's features, L2-normalised, and what it took.
+/// A split's features and what it took.
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
-    pub(super) rows: Rows,
+    /// `[M, width]`, row-major, L2-normalised.
+    pub(super) features: Vec<f32>,
+    /// Position of each row's sample in the split, ascending.
+    pub(super) positions: Vec<u32>,
+    /// Images encoded now.
     pub(super) encoded: u64,
-    pub(super) elapsed: Duration,
+    /// Time spent encoding, decoding included.
+    pub(super) encoding: Duration,
     /// Paths of images that were left out, in order.
     pub(super) skipped: Vec<String>,
 }
 
 impl Extraction<'_> {
     /// Features of the samples at `paths` (relative to the root), in order.
-    pub(super) fn split(&self, split: &'static str, paths: &[&str]) -> Result<Extracted, RunError> {
-        let width = self.backbone.dimensions().width;
-        let began = Instant::now();
-        let filled = self.bank.filled(split)?;
-        let known = filled.last().map_or(0, |range| range.end).min(paths.len());
+    pub(super) fn split(
+        &self,
+        split: &'static str,
+        paths: &[&str],
+        load: &mut Load<'_>,
+    ) -> Result<Extracted, RunError> {
+        let mut rows = Rows { features: vec![0f32; paths.len() * self.width], width: self.width };
+        let mut missing = Vec::new();
+        for shard in self.bank.shards(paths.len()) {
+            match self.bank.read(split, &shard, self.width) {
+                Ok(Some(features)) => rows.put(shard.start, &features),
+                Ok(None) => missing.push(shard),
+                Err(error) => {
+                    self.reporter.warn(format!("{error}; encoding these images again"));
+                    missing.push(shard);
+                }
+            }
+        }
+        let known = paths.len() - missing.iter().map(Range::len).sum::<usize>();
         if known > 0 {
             self.reporter.say(format!("{split}: {known} of {} features are kept", paths.len()));
         }
-        if known < paths.len() {
-            self.encode(split, paths, known)?;
+        let (mut left_out, mut encoding) = (Vec::new(), Duration::ZERO);
+        if !missing.is_empty() {
+            let backbone = load()?;
+            let began = Instant::now();
+            left_out = self.encode(backbone, split, &missing, paths, &mut rows)?;
+            encoding = began.elapsed();
         }
-        let filled = self.bank.filled(split)?;
-        let rows = self.bank.read(split, &filled, width)?;
-        if rows.positions.is_empty() {
+        if left_out.len() == paths.len() {
             return Err(RunError::NothingLeft { split });
         }
-        let mut kept = rows.positions.iter().copied().peekable();
-        let mut skipped = Vec::new();
-        for (position, path) in paths.iter().enumerate() {
-            if kept.next_if_eq(&(position as u32)).is_none() {
-                skipped.push((*path).to_owned());
-            }
-        }
-        let encoded = (paths.len() - known) as u64;
-        Ok(Extracted { rows, encoded, elapsed: began.elapsed(), skipped })
+        let positions = (0..paths.len()).filter(|at| left_out.binary_search(at).is_err());
+        let positions: Vec<u32> = positions.map(|at| at as u32).collect();
+        Ok(Extracted {
+            features: rows.only(&positions),
+            encoded: (positions.len() - known) as u64,
+            encoding,
+            skipped: left_out.into_iter().map(|at| paths[at].to_owned()).collect(),
+            positions,
+        })
     }
 
-    fn encode(&self, split: &'static str, paths: &[&str], from: usize) -> Result<(), RunError> {
+    /// Encodes the missing shards into `rows`, keeping each that is whole in the bank; returns the
+    /// positions that were left out, ascending.
+    fn encode(
+        &self,
+        backbone: &dyn Backbone,
+        split: &'static str,
+        missing: &[Range<usize>],
+        paths: &[&str],
+        rows: &mut Rows,
+    ) -> Result<Vec<usize>, RunError> {
         let stage = &self.protocol.image;
         let side = stage.crop;
-        let bar = self.reporter.items(&format!("encoding {split}"), paths.len() as u64, "images");
+        let wanted: Vec<usize> = missing.iter().cloned().flatten().collect();
         let make = |i: usize| -> Result<Vec<f32>, ImageError> {
-            let path: PathBuf = self.root.join(paths[i]);
-            let image = tasks::image::decode(&path)?;
+            let image = tasks::image::decode(&self.root.join(paths[wanted[i]]))?;
             let image = tasks::image::prepare(image.view(), stage);
             let mut pixels = vec![0f32; 3 * side * side];
             tasks::image::normalise_into(image.view(), stage.mean, stage.std, &mut pixels);
             Ok(pixels)
         };
-        let mut shard = Shard { start: from, rows: Rows::default(), began: Instant::now() };
-        let (mut pixels, mut positions) = (Vec::new(), Vec::new());
-        let ahead = 2 * self.micro_batch.max(self.workers);
+        let bar = self.reporter.items(&format!("encoding {split}"), wanted.len() as u64, "images");
+        let mut shards = missing.iter();
+        let mut shard = shards.next().cloned().unwrap_or_default();
+        let (mut pixels, mut batch, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         let take = |i: usize, image: Result<Vec<f32>, ImageError>| -> Result<(), RunError> {
+            let at = wanted[i];
             match image {
                 Ok(image) => {
                     pixels.extend_from_slice(&image);
-                    positions.push(i as u32);
+                    batch.push(at);
                 }
-                Err(error) if self.skip_bad_images => self.reporter.warn(error.to_string()),
+                // A file that the system would not read is not an unreadable image.
+                Err(error) if self.skip_bad_images && !matches!(error, ImageError::Io { .. }) => {
+                    self.reporter.warn(format!("left out: {error}"));
+                    left_out.push(at);
+                }
                 Err(error) => return Err(error.into()),
             }
-            // Batches start at multiples of the micro-batch wherever an extraction was interrupted,
-            // so that each image is encoded in the same company.
-            let last = i + 1 == paths.len();
-            if (i + 1) % self.micro_batch != 0 && !last {
+            // Batches start at multiples of the micro-batch from the shard's start, so that each
+            // image is encoded in the same company wherever an extraction was interrupted.
+            let shard_ends = at + 1 == shard.end;
+            if (at + 1 - shard.start) % self.micro_batch != 0 && !shard_ends {
                 return Ok(());
             }
-            if !positions.is_empty() {
-                let features = self.features(std::mem::take(&mut pixels), positions.len())?;
-                shard.rows.features.extend(features);
-                shard.rows.positions.append(&mut positions);
+            if !batch.is_empty() {
+                let pixels = std::mem::take(&mut pixels);
+                let features = self.features(backbone, pixels, batch.len())?;
+                for (at, row) in batch.drain(..).zip(features.chunks_exact(self.width)) {
+                    rows.put(at, row);
+                }
             }
             bar.set(i as u64 + 1);
-            let stop = interrupt::requested();
-            let due = i + 1 - shard.start >= SHARD_IMAGES || shard.began.elapsed() > SHARD_TIME;
-            if last || stop || due {
-                self.bank.append(split, shard.start..i + 1, &shard.rows)?;
-                shard = Shard { start: i + 1, rows: Rows::default(), began: Instant::now() };
+            if shard_ends {
+                if left_out.last().is_none_or(|&last| last < shard.start) {
+                    self.bank.write(split, &shard, rows.of(&shard))?;
+                }
+                shard = shards.next().cloned().unwrap_or_default();
             }
-            if stop && !last { Err(RunError::Interrupted) } else { Ok(()) }
+            let done = i + 1 == wanted.len();
+            if interrupt::requested() && !done { Err(RunError::Interrupted) } else { Ok(()) }
         };
-        ordered(from..paths.len(), self.workers, ahead, make, take)
+        let ahead = 2 * self.micro_batch.max(self.workers);
+        ordered(0..wanted.len(), self.workers, ahead, make, take)?;
+        Ok(left_out)
     }
 
     /// `[B * width]` normalised features of `batch` images.
-    fn features(&self, pixels: Vec<f32>, batch: usize) -> Result<Vec<f32>, RunError> {
+    fn features(
+        &self,
+        backbone: &dyn Backbone,
+        pixels: Vec<f32>,
+        batch: usize,
+    ) -> Result<Vec<f32>, RunError> {
         let stage = &self.protocol.feature;
         let side = self.protocol.image.crop;
         let candle = BackboneError::Candle;
         let images =
             Tensor::from_vec(pixels, (batch, 3, side, side), self.device).map_err(candle)?;
         let wanted = match (stage.tokens, stage.final_norm) {
-            (Tokens::SummaryMean, false) => Wanted { summary: true, ..Wanted::default() },
+            (Tokens::SummaryMean, false) => Wanted::SUMMARY,
             (Tokens::SummaryMean, true) => Wanted { summary_norm: true, ..Wanted::default() },
             (Tokens::PatchMean, false) => Wanted { patches: true, ..Wanted::default() },
             (Tokens::PatchMean, true) => Wanted { patches_norm: true, ..Wanted::default() },
         };
-        let taps = self.backbone.forward(&images, &[stage.block], wanted)?;
+        let taps = backbone.forward(&images, &[stage.block], wanted)?;
         let tokens = taps.into_iter().find_map(|tap: Tap| {
             tap.summary.or(tap.summary_norm).or(tap.patches).or(tap.patches_norm)
         });
@@ -138,13 +184,36 @@ impl Extraction<'_> {
             tokens.ok_or_else(|| BackboneError::NoTokens(format!("{:?}", stage.tokens)))?;
         let mean = |tokens: &Tensor| tokens.mean(1)?.flatten_all()?.to_vec1::<f32>();
         let mut features = mean(&tokens).map_err(candle)?;
-        heads::knn::l2_normalise(&mut features, self.backbone.dimensions().width)?;
+        heads::knn::l2_normalise(&mut features, self.width)?;
         Ok(features)
     }
 }
 
-struct Shard {
-    start: usize,
-    rows: Rows,
-    began: Instant,
+/// `[N, width]` features, row-major, one row a sample of the split.
+struct Rows {
+    features: Vec<f32>,
+    width: usize,
+}
+
+impl Rows {
+    fn put(&mut self, at: usize, features: &[f32]) {
+        let start = at * self.width;
+        self.features[start..start + features.len()].copy_from_slice(features);
+    }
+
+    fn of(&self, range: &Range<usize>) -> &[f32] {
+        &self.features[range.start * self.width..range.end * self.width]
+    }
+
+    /// The rows at these positions, ascending.
+    fn only(mut self, positions: &[u32]) -> Vec<f32> {
+        for (row, &at) in positions.iter().enumerate() {
+            let from = at as usize * self.width;
+            if row != at as usize {
+                self.features.copy_within(from..from + self.width, row * self.width);
+            }
+        }
+        self.features.truncate(positions.len() * self.width);
+        self.features
+    }
 }

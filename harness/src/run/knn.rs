@@ -13,7 +13,7 @@ use schema::{
 use tasks::data::{ImageNet, Registry, Sample};
 
 use super::RunError;
-use super::extract::{Extracted, Extraction};
+use super::extract::{Extracted, Extraction, Load};
 use super::session::Request;
 use crate::bank::BankKey;
 use crate::interrupt;
@@ -25,6 +25,8 @@ const PUBLISHED_K: [usize; 4] = [10, 20, 100, 200];
 /// Numbers of neighbours on the generated sample data, which has fewer than 200 train images.
 const SAMPLE_K: [usize; 4] = [1, 5, 10, 20];
 const PUBLISHED_TEMPERATURE: f64 = 0.07;
+/// Name of the protocol of the generated sample data.
+pub(super) const SAMPLE: &str = "sample";
 
 /// Resolves the protocol for one backbone on one copy of the data.
 pub(super) fn plan(
@@ -33,26 +35,25 @@ pub(super) fn plan(
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
-    dtype: &str,
+    (dtype, standard_dtype): (&str, &str),
     reporter: &Reporter,
 ) -> Result<RunPlan, RunError> {
-    let mut name = if request.sample { "sample" } else { "pixio" }.to_owned();
+    let mut name = request.protocol.clone();
     let vote = vote(request, data, &mut name, reporter)?;
+    if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
+        name.push_str(&format!("+dtype={dtype}"));
+    }
     if let Some(limit) = request.limit {
         name.push_str(&format!("+limit={limit}"));
+    }
+    if request.skip_bad_images {
+        name.push_str("+skip-bad-images");
     }
     let preparation = &resolved.preparation;
     let protocol = Protocol {
         name,
         stages: Stages::Knn(KnnProtocol {
-            image: ImageStage {
-                revision: 1,
-                resize: preparation.resolution,
-                crop: preparation.resolution,
-                filter: "pillow-bicubic".to_owned(),
-                mean: preparation.mean,
-                std: preparation.std,
-            },
+            image: image_stage(preparation.resolution, preparation.mean, preparation.std),
             feature: FeatureStage {
                 revision: 1,
                 block: backbone.blocks - 1,
@@ -72,7 +73,14 @@ pub(super) fn plan(
         data: data.record.clone(),
         seed: request.seed,
         skip_bad_images: request.skip_bad_images,
+        micro_batch: request.batch_size,
     })
+}
+
+/// From file to a square encoder input of that side.
+pub fn image_stage(side: usize, mean: [f32; 3], std: [f32; 3]) -> ImageStage {
+    let filter = "pillow-bicubic".to_owned();
+    ImageStage { revision: 1, resize: side, crop: side, filter, mean, std }
 }
 
 /// The vote stage; a list asked for must fit the train set, the protocol's own list is cut to it.
@@ -83,7 +91,7 @@ fn vote(
     reporter: &Reporter,
 ) -> Result<VoteStage, RunError> {
     let train = data.images.train.samples().len();
-    let standard = if request.sample { SAMPLE_K } else { PUBLISHED_K };
+    let standard = if request.protocol == SAMPLE { SAMPLE_K } else { PUBLISHED_K };
     let too_large =
         |k| RunError::KTooLarge { k, train, folder: data.images.train.root().to_path_buf() };
     let mut k = request.k.clone();
@@ -112,11 +120,13 @@ fn vote(
     if temperature != PUBLISHED_TEMPERATURE {
         name.push_str(&format!("+temperature={temperature}"));
     }
-    Ok(VoteStage { revision: 1, k, temperature })
+    let vote = VoteStage { revision: 1, k, temperature };
+    heads::knn::check_vote(&vote, train)?;
+    Ok(vote)
 }
 
 /// The key of the features this run needs.
-pub(super) fn bank_key(plan: &RunPlan) -> BankKey {
+pub(super) fn bank_key(plan: &RunPlan, device: &str) -> BankKey {
     let Stages::Knn(protocol) = &plan.protocol.stages;
     BankKey {
         backbone: plan.backbone.identity.clone(),
@@ -124,7 +134,8 @@ pub(super) fn bank_key(plan: &RunPlan) -> BankKey {
         feature: protocol.feature.clone(),
         data: plan.data.fingerprint.clone(),
         part: protocol.limit.map(|limit| (limit, plan.seed)),
-        skip_bad_images: plan.skip_bad_images,
+        device: device.split(':').next().unwrap_or(device).to_owned(),
+        micro_batch: plan.micro_batch,
     }
 }
 
@@ -142,28 +153,29 @@ pub(super) struct Measured {
 pub(super) fn measure(
     extraction: &Extraction<'_>,
     data: &ImageNet,
+    load: &mut Load<'_>,
     reporter: &Reporter,
 ) -> Result<Measured, RunError> {
-    let extract = |split, samples: &[Sample]| -> Result<Extracted, RunError> {
+    let mut extract = |split, samples: &[Sample]| -> Result<Extracted, RunError> {
         let paths: Vec<&str> = samples.iter().map(|sample| &*sample.path).collect();
-        extraction.split(split, &paths)
+        extraction.split(split, &paths, load)
     };
     let (train_samples, val_samples) = (data.train.samples(), data.val.samples());
     let train = extract("train", train_samples)?;
     let val = extract("val", val_samples)?;
     let began = Instant::now();
-    let width = extraction.backbone.dimensions().width;
     let labels = |positions: &[u32], samples: &[Sample]| -> Vec<u32> {
         positions.iter().map(|&at| samples[at as usize].target).collect()
     };
-    let train_labels = labels(&train.rows.positions, train_samples);
-    let val_labels = labels(&val.rows.positions, val_samples);
+    let train_labels = labels(&train.positions, train_samples);
+    let val_labels = labels(&val.positions, val_samples);
     let classes = data.train.classes().len();
-    let knn = Knn::new(Features::new(&train.rows.features, width)?, &train_labels, classes)?;
-    let queries = Features::new(&val.rows.features, width)?;
-    let bar = reporter.items("searching", 1000, "permille");
+    let width = extraction.width;
+    let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?;
+    let queries = Features::new(&val.features, width)?;
+    let bar = reporter.items("searching", 100, "%");
     let mut progress = |progress: heads::knn::Progress| {
-        bar.set(progress.done * 1000 / progress.total.max(1));
+        bar.set(progress.done * 100 / progress.total.max(1));
         if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let vote = &extraction.protocol.vote;
@@ -182,13 +194,13 @@ pub(super) fn measure(
     let metrics = predictions.accuracy.iter().flat_map(|at| {
         [value(format!("top1@{}", at.k), at.top1), value(format!("top5@{}", at.k), at.top5)]
     });
-    let rows = predictions.by_query.into_iter().zip(&val.rows.positions).zip(&val_labels);
+    let rows = predictions.by_query.into_iter().zip(&val.positions).zip(&val_labels);
     let rows = rows.map(|((by_k, &at), &label)| PredictionRow {
         path: val_samples[at as usize].path.to_string(),
         label,
         by_k,
     });
-    let encoding = train.elapsed + val.elapsed;
+    let encoding = train.encoding + val.encoding;
     let seconds = [("encode", encoding), ("search", search)];
     Ok(Measured {
         metrics: metrics.collect(),

@@ -15,6 +15,7 @@ use crate::registry::nearest;
 use crate::resolve::ResolveError;
 use crate::weights::WeightsError;
 
+pub use knn::image_stage;
 pub use session::{Report, Request, execute};
 
 /// Every cell this version can run, as data set and head.
@@ -46,9 +47,6 @@ pub enum RunError {
         /// Where it was looked for.
         folder: PathBuf,
     },
-    /// `all` found nothing to run.
-    #[error("no data set is there")]
-    NothingToRun,
     /// More neighbours than train samples.
     #[error("k = {k} is larger than the train set of {train} samples in {}", folder.display())]
     KTooLarge {
@@ -115,12 +113,7 @@ pub fn parse_cell(text: &str) -> Result<TaskHead, RunError> {
     }
     let all: Vec<String> = known().collect();
     let near = nearest(text, all.iter().map(String::as_str));
-    Err(RunError::Unknown {
-        what: "task",
-        name: text.to_owned(),
-        near: near.into_iter().map(str::to_owned).collect(),
-        known: all.join(", "),
-    })
+    Err(RunError::Unknown { what: "task", name: text.to_owned(), near, known: all.join(", ") })
 }
 
 /// The cells of the named data sets and heads; an empty list stands for all.
@@ -129,7 +122,7 @@ pub fn select_cells(datasets: &[String], heads: &[String]) -> Result<Vec<TaskHea
         let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) else {
             return Ok(());
         };
-        let near = nearest(name, known.iter().copied()).into_iter().map(str::to_owned).collect();
+        let near = nearest(name, known.iter().copied());
         Err(RunError::Unknown { what, name: name.clone(), near, known: known.join(", ") })
     };
     check("data set", datasets, CELLS.iter().map(|(dataset, _)| *dataset).collect())?;

@@ -1,5 +1,6 @@
 //! One command's runs: find everything, plan everything, then carry it out cell by cell.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::extract::Extraction;
 use super::knn::Opened;
 use super::{RunError, knn};
 use crate::backbone::{Backbone, Placement};
-use crate::bank::Bank;
+use crate::bank::{self, Bank};
 use crate::device::{self, DeviceChoice};
 use crate::hub::HubOptions;
 use crate::interrupt;
@@ -34,6 +35,8 @@ pub struct Request {
     pub data: Vec<(String, PathBuf)>,
     /// Whether generated sample data stands in for every data set.
     pub sample: bool,
+    /// Name of the protocol that departures are told from: `pixio` or `sample`.
+    pub protocol: String,
     /// Folder for results.
     pub out: PathBuf,
     /// `--arch`.
@@ -81,7 +84,7 @@ struct Host {
 /// An encoder that is loaded when its first run needs it.
 struct Lazy<'a> {
     resolved: &'a Resolved,
-    loaded: Option<(Box<dyn Backbone>, Duration)>,
+    loaded: OnceCell<(Box<dyn Backbone>, Duration)>,
 }
 
 /// Carries a request out. Errors before any work end it; a run that fails is recorded, and the
@@ -92,10 +95,15 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     }
     let store = Store::open(&request.out)?;
     store.check_writable()?;
+    let cache = locate::cache();
+    bank::check_writable(&cache)?;
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
-    let host = Host { device, dtype, store, cache: locate::cache() };
+    let host = Host { device, dtype, store, cache };
     let present = present(request, reporter)?;
+    if present.is_empty() {
+        return Ok(Report::default());
+    }
     let hub = HubOptions::from_env(request.offline);
     let resolver = Resolver { arch: request.arch.as_deref(), hub, reporter };
     let resolved: Vec<Resolved> =
@@ -105,75 +113,95 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     for resolved in &resolved {
         let record = resolved.record()?;
         let cells = request.cells.iter().filter_map(|cell| Some((cell, data.get(&cell.dataset)?)));
-        let dtype = dtype.as_str();
+        let dtype = (dtype.as_str(), device::dtype(None, &host.device).as_str());
         let cells: Vec<(RunPlan, &Opened)> = cells
             .map(|(cell, data)| {
                 let plan = knn::plan(request, cell, resolved, &record, data, dtype, reporter)?;
                 Ok((plan, data))
             })
             .collect::<Result<_, RunError>>()?;
-        plans.push((Lazy { resolved, loaded: None }, cells));
+        plans.push((Lazy { resolved, loaded: OnceCell::new() }, cells));
     }
     let mut report = Report::default();
-    for (mut lazy, cells) in plans {
+    for (lazy, cells) in plans {
         for (plan, data) in cells {
-            carry_out(request, &host, &mut lazy, plan, data, reporter, &mut report)?;
+            carry_out(request, &host, &lazy, plan, data, reporter, &mut report)?;
         }
     }
     Ok(report)
 }
 
+/// Runs one cell, unless it is done already. A run that fails is noted and does not end the others.
 fn carry_out(
     request: &Request,
     host: &Host,
-    lazy: &mut Lazy<'_>,
+    lazy: &Lazy<'_>,
     plan: RunPlan,
     data: &Opened,
     reporter: &Reporter,
     report: &mut Report,
 ) -> Result<(), RunError> {
     let label = format!("{} {}", plan.task, plan.backbone.name);
-    if let Some(record) = host.store.finished(&plan)? {
-        let folder = host.store.folder(&plan)?;
-        reporter.say(format!("{label}: already done, nothing to do ({})", folder.display()));
-        report.records.push(record);
-        report.kept += 1;
-        return Ok(());
-    }
-    let dir = host.store.begin(&plan)?;
-    reporter.say(format!("{label}: protocol {}", plan.protocol.name));
-    let finished = one(request, host, lazy, &plan, data, reporter)
-        .and_then(|(outcome, rows)| Ok(dir.finish(&outcome, &rows)?));
-    match finished {
-        Ok(record) => {
-            reporter.detail(format!("{label}: {}", dir.folder().display()));
+    match one_unless_done(request, host, lazy, &plan, data, reporter, &label) {
+        Ok((mut record, kept)) => {
+            // Shown under the name asked for now, which may differ for the same weights.
+            record.plan.backbone = plan.backbone;
             report.records.push(record);
+            report.kept += usize::from(kept);
         }
         Err(RunError::Interrupted) => return Err(RunError::Interrupted),
-        Err(error) => {
-            dir.fail(&error.to_string())?;
-            report.failed.push((label, error));
-        }
+        Err(error) => report.failed.push((label, error)),
     }
     Ok(())
+}
+
+/// The record of a cell, and whether it was there before.
+fn one_unless_done(
+    request: &Request,
+    host: &Host,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    data: &Opened,
+    reporter: &Reporter,
+    label: &str,
+) -> Result<(RunRecord, bool), RunError> {
+    if let Some(record) = host.store.finished(plan)? {
+        let folder = host.store.folder(plan)?;
+        reporter.say(format!("{label}: already done, nothing to do ({})", folder.display()));
+        return Ok((record, true));
+    }
+    let dir = host.store.begin(plan)?;
+    reporter.say(format!("{label}: protocol {}", plan.protocol.name));
+    let outcome = one(request, host, lazy, plan, data, reporter);
+    let finished = outcome.and_then(|(outcome, rows)| Ok(dir.finish(&outcome, &rows)?));
+    match &finished {
+        Ok(_) => reporter.detail(format!("{label}: {}", dir.folder().display())),
+        Err(RunError::Interrupted) => {}
+        Err(error) => {
+            if let Err(unnoted) = dir.fail(&error.to_string()) {
+                reporter.warn(format!("{label}: the failure could not be noted: {unnoted}"));
+            }
+        }
+    }
+    Ok((finished?, false))
 }
 
 fn one(
     request: &Request,
     host: &Host,
-    lazy: &mut Lazy<'_>,
+    lazy: &Lazy<'_>,
     plan: &RunPlan,
     data: &Opened,
     reporter: &Reporter,
 ) -> Result<(Outcome, Vec<schema::PredictionRow>), RunError> {
     let (started, began) = (Timestamp::now(), Instant::now());
-    let (backbone, load) = lazy.get(host)?;
     let Stages::Knn(protocol) = &plan.protocol.stages;
-    let bank = Bank::open(&host.cache, &knn::bank_key(plan))?;
+    let device = device::name(&host.device);
+    let bank = Bank::open(&host.cache, &knn::bank_key(plan, &device))?;
     let extraction = Extraction {
-        backbone,
         device: &host.device,
         protocol,
+        width: plan.backbone.width,
         bank: &bank,
         root: data.images.train.root(),
         micro_batch: request.batch_size,
@@ -181,9 +209,12 @@ fn one(
         skip_bad_images: request.skip_bad_images,
         reporter,
     };
-    let measured = knn::measure(&extraction, &data.images, reporter)?;
+    let mut load = || lazy.get(host);
+    let measured = knn::measure(&extraction, &data.images, &mut load, reporter)?;
     let mut seconds: BTreeMap<String, f64> = measured.seconds;
-    seconds.insert("load".to_owned(), load.as_secs_f64());
+    if let Some((_, load)) = lazy.loaded.get() {
+        seconds.insert("load".to_owned(), load.as_secs_f64());
+    }
     seconds.insert("total".to_owned(), began.elapsed().as_secs_f64());
     let rate = measured.encoded as f64 / measured.encoding.as_secs_f64().max(1e-9);
     let outcome = Outcome {
@@ -191,34 +222,31 @@ fn one(
         seconds,
         images_encoded: measured.encoded,
         images_per_second: (measured.encoded > 0).then_some(rate),
-        micro_batch: request.batch_size,
         host: HostRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("PIXIO_EVAL_COMMIT").to_owned(),
-            device: device::name(&host.device),
+            device,
             cpu: device::cpu_model(),
             threads: device::threads(),
         },
         started: rfc3339(started),
         finished: rfc3339(Timestamp::now()),
-        warnings: warnings(measured.skipped.len()),
+        warnings: Vec::new(),
         skipped_images: measured.skipped,
     };
     Ok((outcome, measured.rows))
 }
 
 impl Lazy<'_> {
-    fn get(&mut self, host: &Host) -> Result<(&dyn Backbone, Duration), RunError> {
-        if self.loaded.is_none() {
-            let began = Instant::now();
-            let placement = Placement { device: host.device.clone(), dtype: host.dtype };
-            let backbone = self.resolved.load(&placement)?;
-            self.loaded = Some((backbone, began.elapsed()));
+    fn get(&self, host: &Host) -> Result<&dyn Backbone, RunError> {
+        if let Some((backbone, _)) = self.loaded.get() {
+            return Ok(&**backbone);
         }
-        match &self.loaded {
-            Some((backbone, load)) => Ok((&**backbone, *load)),
-            None => Err(RunError::NoBackbone),
-        }
+        let began = Instant::now();
+        let placement = Placement { device: host.device.clone(), dtype: host.dtype };
+        let backbone = self.resolved.load(&placement)?;
+        let (backbone, _) = self.loaded.get_or_init(|| (backbone, began.elapsed()));
+        Ok(&**backbone)
     }
 }
 
@@ -226,19 +254,11 @@ fn rfc3339(at: Timestamp) -> String {
     at.round(Unit::Second).unwrap_or(at).to_string()
 }
 
-/// What a reader of the numbers must know and the plan does not say.
-fn warnings(skipped: usize) -> Vec<String> {
-    match skipped {
-        0 => Vec::new(),
-        1 => vec!["1 unreadable image was left out".to_owned()],
-        n => vec![format!("{n} unreadable images were left out")],
-    }
-}
-
 /// The request's data sets that are there, with their folders; sample data is made later.
 fn present(request: &Request, reporter: &Reporter) -> Result<BTreeMap<String, PathBuf>, RunError> {
     let mut present = BTreeMap::new();
-    let names: BTreeSet<&String> = request.cells.iter().map(|cell| &cell.dataset).collect();
+    let cells = request.cells.iter().map(|cell| &cell.dataset);
+    let names: BTreeSet<&String> = cells.chain(&request.required).collect();
     for name in names {
         let folder = locate::dataset(name, &request.data);
         if request.sample || folder.is_dir() {
@@ -249,7 +269,7 @@ fn present(request: &Request, reporter: &Reporter) -> Result<BTreeMap<String, Pa
             reporter.say(format!("{name}: skipped, not at {}", folder.display()));
         }
     }
-    if present.is_empty() { Err(RunError::NothingToRun) } else { Ok(present) }
+    Ok(present)
 }
 
 /// Lists the data sets, by name.
@@ -260,7 +280,8 @@ fn open_data(
     reporter: &Reporter,
 ) -> Result<BTreeMap<String, Opened>, RunError> {
     let mut open = BTreeMap::new();
-    for (name, folder) in present {
+    let measured = |name: &String| request.cells.iter().any(|cell| cell.dataset == *name);
+    for (name, folder) in present.into_iter().filter(|(name, _)| measured(name)) {
         let folder = match request.sample {
             true => locate::sample(&name, cache, reporter)?,
             false => folder,

@@ -91,7 +91,7 @@ pub enum WeightsError {
         source_name: String,
         /// What was to be built.
         family: String,
-        /// Everything that is wrong, sorted by name.
+        /// Everything that is wrong.
         mismatches: Vec<Mismatch>,
     },
     /// Conversion to the wanted type or device failed.

@@ -21,15 +21,15 @@ impl PthSource {
         std::fs::File::open(path)
             .map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
         let bad = |why: String| WeightsError::Pth { path: path.to_path_buf(), why };
+        // A nested state dict first: beside one, the top level may hold tensors of its own.
         let mut reason = "it holds no tensors".to_owned();
-        for key in [None, Some("model"), Some("state_dict")] {
+        for key in [Some("model"), Some("state_dict"), None] {
             match guarded(|| PthTensors::new(path, key)) {
                 Ok(tensors) if !tensors.tensor_infos().is_empty() => {
                     return Ok(Self { path: path.to_path_buf(), tensors });
                 }
-                Ok(_) => {}
-                Err(why) if key.is_none() => return Err(bad(why)),
-                Err(why) => reason = why,
+                Err(why) if key.is_none() => reason = why,
+                _ => {}
             }
         }
         Err(bad(reason))

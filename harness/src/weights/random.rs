@@ -9,8 +9,8 @@ use super::{Expected, TensorInfo, TensorSource, WeightsError};
 /// Seeded random weights, the same on every platform.
 ///
 /// Matrices are uniform within sqrt(6 / (fan_in + fan_out)) (Glorot), tokens and positions uniform
-/// with standard deviation 0.02, norm scales 1, biases 0. Element `i` of tensor `t` (in name order)
-/// comes from counter `(i, t)` alone.
+/// with standard deviation 0.02, norm scales 1, biases 0. Elements `4i` to `4i + 3` of
+/// tensor `t` (in name order) come from counter `(i, t)` alone.
 pub struct RandomSource {
     seed: u64,
     expected: BTreeMap<String, Vec<usize>>,

@@ -65,12 +65,32 @@ impl World {
         text.replace(golden().to_str().unwrap(), "GOLDEN")
     }
 
+    /// The features a run has kept for a split, shard after shard, from each bank.
+    pub fn kept_features(&self, split: &str) -> Vec<Vec<f32>> {
+        let banks = std::fs::read_dir(self.path("cache/features-v1")).unwrap();
+        let of_bank = |bank: PathBuf| {
+            let files = std::fs::read_dir(bank).unwrap().map(|entry| entry.unwrap().path());
+            let named =
+                |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(split);
+            let mut files: Vec<PathBuf> = files.filter(named).collect();
+            files.sort();
+            files.iter().flat_map(|file| values(file, "features")).collect()
+        };
+        banks.map(|bank| of_bank(bank.unwrap().path())).collect()
+    }
+
     /// Copies a folder of small files into this world.
     pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
         let to = self.path(name);
         copy(from, &to);
         to
     }
+}
+
+/// A tensor of a safetensors file, flat.
+pub fn values(path: &Path, name: &str) -> Vec<f32> {
+    let file = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+    file[name].flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -41,6 +41,7 @@ pub use features::{Features, l2_normalise};
 use search::{Plan, Searcher};
 use topk::TopK;
 use vote::Vote;
+pub use vote::check_vote;
 
 /// How far a search is, in similarities (queries x train rows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,15 @@ use super::error::KnnError;
 /// How many classes top-5 looks at, at most.
 const TOP: usize = 5;
 
+/// Checks a vote's settings against the number of train samples, before any work.
+///
+/// # Errors
+/// As [`Knn::predict`](super::Knn::predict): `k` of 0 or above the train set, a list of k that is
+/// empty or not ascending, a temperature that is not positive or too small.
+pub fn check_vote(stage: &VoteStage, train: usize) -> Result<(), KnnError> {
+    Vote::new(stage, train).map(drop)
+}
+
 /// A vote whose settings were checked against the train set.
 pub(super) struct Vote<'a> {
     ks: &'a [usize],

@@ -60,15 +60,26 @@ pub(super) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-/// Writes a file so that its name never shows a part of it: temporary file, sync, rename.
+/// Writes a file so that its name never shows a part of it.
 pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let path = folder.join(name);
-    let written = temporary(folder).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)
-    });
-    written.map_err(StoreError::io("write", &path))?;
+    write_whole(&path, bytes).map_err(StoreError::io("write", &path))
+}
+
+/// Writes a file under a temporary name beside it, syncs it and renames it, so that nobody ever sees
+/// a part of it under its own name.
+///
+/// # Errors
+/// What the system says; the file is then as it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = temporary(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
     // Makes the new name itself durable. Some file systems cannot sync a folder; the rename is
     // atomic there all the same.
     if let Ok(folder) = File::open(folder) {
@@ -147,6 +158,17 @@ mod tests {
             assert_eq!(folder_name(text), name, "{text:?}");
         }
         assert_eq!(folder_name(&"x".repeat(5000)).len(), LONGEST_NAME);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_and_a_good_one_replaces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_whole(&path, b"one").unwrap();
+        write_whole(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert!(write_whole(&path.join("below a file"), b"three").is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use schema::{FORMAT, Fingerprint, Outcome, PredictionRow, RunPlan, RunRecord};
 
 pub use error::StoreError;
+pub use files::write_whole;
 use files::{FAILED, PLAN, PREDICTIONS, PlanFile, RECORD, folder_name};
 pub use list::{Listed, Status};
 
@@ -62,8 +63,8 @@ impl Store {
             .map_err(|source| StoreError::NotWritable { path: self.out.clone(), source })
     }
 
-    /// The record of this plan, if it was carried out. The plan is found by its key, whatever the
-    /// backbone was called then.
+    /// The record of this plan, if it was carried out and its per-sample rows are still there. The
+    /// plan is found by its key, whatever the backbone was called then.
     ///
     /// # Errors
     /// When a record is there and cannot be used: it cannot be read, has a newer format, or is of
@@ -83,7 +84,7 @@ impl Store {
         if stored != key {
             return Err(StoreError::KeyMismatch { folder, expected: key, found: stored });
         }
-        Ok(record)
+        Ok(record.filter(|_| folder.join(PREDICTIONS).is_file()))
     }
 
     /// Starts or restarts a run: its folder, its plan, and no word of an earlier failure.

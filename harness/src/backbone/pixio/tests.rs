@@ -43,6 +43,13 @@ fn decoders_are_ignored_and_strangers_are_not() {
     }
 }
 
+fn standard(width: usize, blocks: usize, heads: usize) -> PixioConfig {
+    let config = serde_json::json!({
+        "hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": heads
+    });
+    PixioConfig::from_transformers(&config).unwrap()
+}
+
 #[test]
 fn published_sizes_have_the_published_parameter_counts() {
     for (width, blocks, heads, millions) in [
@@ -52,7 +59,7 @@ fn published_sizes_have_the_published_parameter_counts() {
         (1536, 48, 24, 1362),
         (3072, 48, 32, 5441),
     ] {
-        let config = PixioConfig::standard(width, blocks, heads);
+        let config = standard(width, blocks, heads);
         let count: usize =
             config.expected().iter().map(|e| e.shape.iter().product::<usize>()).sum();
         let found = count as f64 / 1e6;
