@@ -311,7 +311,9 @@ impl ProgressHandler for Download {
     fn on_progress(&self, event: &ProgressEvent) {
         // hf-hub cannot be told to stop; what it leaves behind is under no final name.
         if interrupt::requested() {
-            eprintln!("error: interrupted while downloading\nhint: the same command fetches the rest");
+            eprintln!(
+                "error: interrupted while downloading\nhint: the same command fetches the rest"
+            );
             std::process::exit(interrupt::EXIT_INTERRUPTED);
         }
         match event {
