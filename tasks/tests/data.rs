@@ -220,7 +220,7 @@ fn status_counts_images_against_the_published_numbers() {
 #[test]
 fn status_counts_pairs_through_the_folders_own_lists() {
     let registry = Registry::builtin().unwrap();
-    let check = |root: &TempDir| status(registry.get("ade20k").unwrap(), root.path());
+    let check = |root: &TempDir| status(registry.get("nyuv2").unwrap(), root.path());
     let root = tree(&["images/1.jpg", "masks/1.png", "images/2.jpg"]);
     assert_eq!(check(&root).state, State::NoSplitLists);
     assert!(check(&root).splits.is_empty());
@@ -243,4 +243,26 @@ fn status_counts_pairs_through_the_folders_own_lists() {
     train.txt, line 1: expected `image target` with one space, found "images/1.jpg  masks/1.png"
     val.txt names no samples
     "#);
+}
+
+#[test]
+fn status_counts_pairs_through_the_layout() {
+    let registry = Registry::builtin().unwrap();
+    let ade20k = registry.get("ade20k").unwrap();
+    let mut files = Vec::new();
+    for (folder, name) in [("training", "ADE_train_1"), ("validation", "ADE_val_1")] {
+        files.push(format!("images/{folder}/{name}.jpg"));
+        files.push(format!("annotations/{folder}/{name}.png"));
+    }
+    let root = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let found = status(ade20k, root.path());
+    assert_eq!((found.state, found.splits.len()), (State::CountsDiffer, 2));
+    assert_eq!((found.splits[0].found, found.splits[0].expected), (1, 20_210));
+    let mut smaller = ade20k.clone();
+    smaller.splits = [("train".to_owned(), 1), ("val".to_owned(), 1)].into();
+    assert_eq!(status(&smaller, root.path()).state, State::Complete);
+    fs::remove_file(root.path().join("annotations/validation/ADE_val_1.png")).unwrap();
+    let found = status(ade20k, root.path());
+    assert_eq!((found.state, found.splits.len()), (State::Incomplete, 0));
+    assert!(found.problems[0].contains("images/validation/ADE_val_1.jpg"), "{found:?}");
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Dataset, ImageNet, Layout};
+use crate::dense::{DenseError, PairedSet};
 use crate::sample::{SampleMark, is_sample};
 
 /// What was found in a folder.
@@ -39,7 +40,8 @@ pub enum State {
     CountsDiffer,
     /// Something is missing, see [`Status::problems`].
     Incomplete,
-    /// There, with no `train.txt` and `val.txt` to count by; nothing more is known about it.
+    /// There, without the `train.txt` and `val.txt` that this data set needs; nothing more is known
+    /// about it.
     NoSplitLists,
 }
 
@@ -123,7 +125,7 @@ pub fn status(dataset: &Dataset, root: &Path) -> Status {
             | Layout::KittiEigen
             | Layout::Ade20k
             | Layout::Voc2012
-            | Layout::Loveda => paired(root, &mut status),
+            | Layout::Loveda => paired(dataset, root, &mut status),
         }
     }
     status
@@ -152,14 +154,11 @@ fn image_folder(dataset: &Dataset, root: &Path, status: &mut Status) {
     status.state = if as_expected { State::Complete } else { State::CountsDiffer };
 }
 
-fn paired(root: &Path, status: &mut Status) {
+fn paired(dataset: &Dataset, root: &Path, status: &mut Status) {
     let lists = ["train", "val"].map(|split| (split, format!("{split}.txt")));
     let there = lists.each_ref().map(|(_, list)| root.join(list).is_file());
     match there {
-        [false, false] => {
-            status.state = State::NoSplitLists;
-            return;
-        }
+        [false, false] => return by_layout(dataset, root, status),
         [true, true] => {}
         [train, _] => {
             let [(_, first), (_, second)] = lists;
@@ -181,6 +180,28 @@ fn paired(root: &Path, status: &mut Status) {
     }
     let complete = status.problems.is_empty();
     status.state = if complete { State::Complete } else { State::Incomplete };
+}
+
+/// Counts what the layout alone makes of the folder.
+fn by_layout(dataset: &Dataset, root: &Path, status: &mut Status) {
+    let set = match PairedSet::open(dataset, root) {
+        Ok(set) => set,
+        Err(DenseError::ListsNeeded { .. }) => {
+            status.state = State::NoSplitLists;
+            return;
+        }
+        Err(error) => {
+            status.state = State::Incomplete;
+            status.problems.push(error.to_string());
+            return;
+        }
+    };
+    for (split, record) in set.records(dataset) {
+        let (found, expected) = (record.found, record.published.unwrap_or(record.found));
+        status.splits.push(SplitStatus { split, found, expected, list: None });
+    }
+    let as_published = status.splits.iter().all(|split| split.found == split.expected);
+    status.state = if as_published { State::Complete } else { State::CountsDiffer };
 }
 
 /// Pairs with both files, pairs listed, and what is missing.

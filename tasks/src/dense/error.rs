@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use crate::data::{DataError, PairProblem};
 use crate::image::ImageError;
 
-/// Why a dense data set, one of its pairs or a training crop cannot be used: what was expected, what
-/// was found, and where.
+/// Why a dense data set, one of its pairs or a training crop cannot be used: what was expected,
+/// what was found, and where.
 #[derive(Debug, thiserror::Error)]
 pub enum DenseError {
     /// The folder or a name in it cannot be read.
@@ -42,15 +42,17 @@ pub enum DenseError {
         found: String,
     },
     /// The data set has no images with targets.
-    #[error("{dataset} has no depth maps or masks: expected one of nyuv2, kitti, ade20k, voc2012, loveda")]
+    #[error(
+        "{dataset} has no depth maps or masks: expected one of nyuv2, kitti, ade20k, voc2012, loveda"
+    )]
     NotPaired {
         /// Its name.
         dataset: String,
     },
     /// The splits cannot be told from the folder's content.
     #[error(
-        "{} does not say which pairs of {dataset} belong to which split: expected there {files}. {notes} \
-         Each line is `image target`, with one space, relative to that folder",
+        "{} does not say which pairs of {dataset} belong to which split: expected there {files}, each line \
+         `image target` with one space, relative to that folder. {notes}",
         root.display()
     )]
     ListsNeeded {
@@ -82,7 +84,7 @@ pub enum DenseError {
         extension: &'static str,
     },
     /// One of the two files of a pair is not there.
-    #[error("{}: image {image} and target {target} are a pair ({named_by}), but there is no such {missing}", root.display())]
+    #[error("{}: image {image} and target {target} are a pair by {named_by}, but there is no such {missing}", root.display())]
     PairIncomplete {
         /// The data folder.
         root: PathBuf,

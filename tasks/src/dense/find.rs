@@ -36,7 +36,7 @@ impl ListSource {
     pub(super) fn place(&self, index: usize) -> String {
         match self {
             Self::Own { list } | Self::Names { list } => format!("{list}, line {}", index + 1),
-            Self::Content { folder } => format!("everything in {folder} is"),
+            Self::Content { folder } => folder.clone(),
         }
     }
 }
@@ -87,7 +87,9 @@ pub(super) fn own_list(root: &Path, split: &str) -> Result<(ListSource, Vec<Name
 
 /// A relative path that never leaves its folder.
 fn is_inside(path: &str) -> bool {
-    Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    Path::new(path)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// The pairs of a split without lists of the folder's own.
@@ -103,8 +105,7 @@ pub(super) fn published(
         Layout::Ade20k => {
             let folder = if train { "training" } else { "validation" };
             let images = format!("images/{folder}");
-            let pairs =
-                content(dataset, root, (&images, "jpg"), &format!("annotations/{folder}"))?;
+            let pairs = content(dataset, root, (&images, "jpg"), &format!("annotations/{folder}"))?;
             Ok((ListSource::Content { folder: images }, pairs))
         }
         Layout::Loveda => {
@@ -197,7 +198,7 @@ fn content(
         let (image, target) = pair(&stem);
         return Err(DenseError::PairIncomplete {
             root: root.to_owned(),
-            named_by: format!("everything in {masks} is"),
+            named_by: masks.to_owned(),
             image,
             target,
             missing: "image",
@@ -226,7 +227,9 @@ fn stems(
         };
         // Names with a leading dot are what systems and tools leave beside the data.
         let stem = name.strip_suffix(extension).and_then(|stem| stem.strip_suffix('.'));
-        stems.extend(stem.filter(|stem| !name.starts_with('.') && !stem.is_empty()).map(str::to_owned));
+        stems.extend(
+            stem.filter(|stem| !name.starts_with('.') && !stem.is_empty()).map(str::to_owned),
+        );
     }
     stems.sort_unstable();
     Ok(stems)

@@ -2,16 +2,17 @@
 //! trained on (PROTOCOL sections 3 and 4).
 //!
 //! [`PairedSet`] finds the files, [`PairedSet::target_form`] settles once how their targets are
-//! stored, [`load`] reads a pair, [`EpochOrder`] and [`Draws`] say which samples make up a batch and
-//! how each is cropped, and [`train_sample`] does that. Every random decision is a function of the
-//! seed, the data set's name, the epoch and the index alone, so any number of threads may ask for
-//! any sample in any order.
+//! stored, [`load`] reads a pair, [`EpochOrder`] and [`Draws`] say which samples make up a batch
+//! and how each is cropped, and [`train_sample`] does that. Every random decision is a function of
+//! the seed, the data set's name, the epoch and the index alone, so any number of threads may ask
+//! for any sample in any order.
 
 mod augment;
 mod draw;
 mod error;
 mod find;
 mod load;
+mod normalise;
 mod order;
 mod pairs;
 
@@ -20,5 +21,6 @@ pub use draw::{Draw, Draws};
 pub use error::DenseError;
 pub use find::ListSource;
 pub use load::{IGNORE, LabelForm, Target, TargetForm, load};
+pub use normalise::normalise_into;
 pub use order::{EpochOrder, steps_per_epoch};
 pub use pairs::{Pair, PairSplit, PairedSet};

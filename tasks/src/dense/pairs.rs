@@ -54,8 +54,8 @@ impl PairSplit {
         Ok(Self { root: root.to_owned(), split, source, pairs, found })
     }
 
-    /// Keeps `n` pairs: the first `n` after a shuffle seeded with `seed` and the split's name, back in
-    /// listing order. A larger `n` keeps what a smaller one kept.
+    /// Keeps `n` pairs: the first `n` after a shuffle seeded with `seed` and the split's name, back
+    /// in listing order. A larger `n` keeps what a smaller one kept.
     #[must_use]
     pub fn take(mut self, n: usize, seed: u64) -> Self {
         if n < self.pairs.len() {
@@ -108,7 +108,7 @@ impl PairSplit {
         let Some(published) = self.published(dataset) else {
             let ListSource::Own { list } = &self.source else { return None };
             return Some(format!(
-                "{name}, {split}: the {found} pairs of the folder's own {list}; not compared with the published number"
+                "{name}, {split}: the folder's own {list} decides ({found} listed); the number is not compared with the published one"
             ));
         };
         let from = match &self.source {
@@ -117,16 +117,17 @@ impl PairSplit {
         };
         let (difference, reason) = match found.cmp(&published) {
             std::cmp::Ordering::Equal => return None,
-            std::cmp::Ordering::Less => {
-                (format!("{} fewer", published - found), "the copy is incomplete, or another release")
-            }
+            std::cmp::Ordering::Less => (
+                format!("{} fewer", published - found),
+                "the copy is incomplete, or another release",
+            ),
             std::cmp::Ordering::Greater => (
                 format!("{} more", found - published),
                 "files were added to it, or it is another release",
             ),
         };
         Some(format!(
-            "{name}, {split}: {found} pairs in {from}, {difference} than the {published} of the published protocol: \
+            "{name}, {split}: found {found} in {from}, {difference} than the {published} of the published protocol: \
              {reason}, and results are not comparable with published ones"
         ))
     }
@@ -145,9 +146,9 @@ impl PairedSet {
     /// Lists the pairs of both splits and looks at the size of every file, in parallel; no image is
     /// read.
     ///
-    /// `train.txt` and `val.txt` in the folder win (one `image target` a line, one space, relative to
-    /// the folder). Without them ADE20K and LoveDA are everything in their folders and Pascal VOC
-    /// what `ImageSets/Segmentation/{trainaug,val}.txt` name; NYUv2 and KITTI need the lists.
+    /// `train.txt` and `val.txt` in the folder win (one `image target` a line, one space, relative
+    /// to the folder). Without them ADE20K and LoveDA are everything in their folders and Pascal
+    /// VOC what `ImageSets/Segmentation/{trainaug,val}.txt` name; NYUv2 and KITTI need the lists.
     ///
     /// # Errors
     ///
@@ -182,9 +183,9 @@ impl PairedSet {
         matches!(self.train.source, ListSource::Own { .. })
     }
 
-    /// Hash over both splits: name, number of pairs, and both paths and sizes of each pair in order.
-    /// File contents are not read. Taken over the pairs as they are, so before [`take`](Self::take)
-    /// it names the data and after it the choice.
+    /// Hash over both splits: name, number of pairs, and both paths and sizes of each pair in
+    /// order. File contents are not read. Taken over the pairs as they are, so before
+    /// [`take`](Self::take) it names the data and after it the choice.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hasher = blake3::Hasher::new();
         let text = |hasher: &mut blake3::Hasher, text: &str| {
@@ -221,9 +222,9 @@ impl PairedSet {
         [&self.train, &self.val].into_iter().filter_map(|split| split.note(dataset)).collect()
     }
 
-    /// How the targets are stored, as [`load`](super::load) needs it. `chosen` is the user's word on the labels; without it the
-    /// masks decide (see [`LabelForm::detect`]), where there are two forms. To be called before
-    /// [`take`](Self::take), so that a limit does not hide what decides.
+    /// How the targets are stored, as [`load`](super::load) needs it. `chosen` is the user's word
+    /// on the labels; without it the masks decide (see [`LabelForm::detect`]), where there are two
+    /// forms. To be called before [`take`](Self::take), so that a limit does not hide what decides.
     ///
     /// # Errors
     ///
