@@ -16,10 +16,9 @@ fn main() {
     println!("cargo:rustc-env=PIXIO_EVAL_COMMIT={commit}");
     // HEAD moves with a checkout, its log with a commit.
     for file in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
-            if Path::new(&path).exists() {
-                println!("cargo:rerun-if-changed={path}");
-            }
+        let path = git(&["rev-parse", "--git-path", file]);
+        if let Some(path) = path.filter(|path| Path::new(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
         }
     }
     for sources in
