@@ -91,7 +91,7 @@ impl Bank {
 
     /// The shards of a split of `count` samples: whole micro-batches, the last one shorter.
     pub fn shards(&self, count: usize) -> Vec<Range<usize>> {
-        let size = count.div_ceil(SHARDS).min(SHARD).max(1).next_multiple_of(self.micro_batch);
+        let size = count.div_ceil(SHARDS).clamp(1, SHARD).next_multiple_of(self.micro_batch);
         (0..count).step_by(size).map(|start| start..count.min(start + size)).collect()
     }
 

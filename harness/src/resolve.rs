@@ -153,7 +153,7 @@ impl Resolver<'_> {
         if let Some(rest) = spec.strip_prefix("hf:") {
             let reference = hub_ref(spec, rest)?;
             let (name, source) = (reference.repository.clone(), format!("hf:{reference}"));
-            return self.from_hub(name, source, &reference, None);
+            return self.on_hub(name, source, &reference, None);
         }
         if spec == "pixels" {
             let family = architecture_of("pixels", &serde_json::json!({}))?;
@@ -182,10 +182,10 @@ impl Resolver<'_> {
         let revision = entry.revision.clone().unwrap_or_else(|| "main".to_owned());
         let reference = HubRef { repository, revision };
         let source = format!("hf:{reference}");
-        self.from_hub(name.to_owned(), source, &reference, Some(entry))
+        self.on_hub(name.to_owned(), source, &reference, Some(entry))
     }
 
-    fn from_hub(
+    fn on_hub(
         &self,
         name: String,
         source: String,

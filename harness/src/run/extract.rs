@@ -133,7 +133,7 @@ impl Extraction<'_> {
             // Batches start at multiples of the micro-batch from the shard's start, so that each
             // image is encoded in the same company wherever an extraction was interrupted.
             let shard_ends = at + 1 == shard.end;
-            if (at + 1 - shard.start) % self.micro_batch != 0 && !shard_ends {
+            if !(at + 1 - shard.start).is_multiple_of(self.micro_batch) && !shard_ends {
                 return Ok(());
             }
             if !batch.is_empty() {
