@@ -1,4 +1,5 @@
 //! What a user sees when something is wrong: each message, its hints and its exit status.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

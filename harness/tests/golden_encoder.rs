@@ -1,4 +1,5 @@
 //! The encoder against what the authors' code computes, from both of its containers.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What `--help` prints, and the lists of names.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The first command a newcomer types: its table, what it says the second time, and that it can be
 //! interrupted.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

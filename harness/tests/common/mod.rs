@@ -1,5 +1,6 @@
 //! Runs the built program in a folder of its own and makes its output comparable.
 #![allow(dead_code)] // each test file uses a part
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
