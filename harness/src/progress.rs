@@ -90,7 +90,7 @@ impl Reporter {
                 every: self.plain_every,
             })
         });
-        Bar { bar, plain }
+        Bar { label: label.to_owned(), bar, plain }
     }
 }
 
@@ -106,11 +106,23 @@ struct Plain {
 
 /// One line of progress; it disappears when dropped.
 pub struct Bar {
+    label: String,
     bar: ProgressBar,
     plain: Option<Mutex<Plain>>,
 }
 
 impl Bar {
+    /// Says more behind the label, for example the losses so far.
+    pub fn note(&self, note: &str) {
+        match &self.plain {
+            None => self.bar.set_message(format!("{} {note}", self.label)),
+            Some(plain) => {
+                let mut plain = plain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                plain.label = format!("{} {note}", self.label);
+            }
+        }
+    }
+
     /// Sets how much is done.
     pub fn set(&self, done: u64) {
         self.bar.set_position(done);

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use schema::{
-    BackboneRecord, DataRecord, FORMAT, FeatureStage, Fingerprint, HostRecord, IMAGENET_MEAN,
-    IMAGENET_STD, ImageStage, KPrediction, KnnProtocol, MetricValue, Outcome, PredictionRow,
-    Protocol, RunPlan, RunRecord, Selection, SplitRecord, Stages, TaskHead, Tokens, VoteStage,
+    BackboneRecord, DataRecord, DenseFeatureStage, DenseProtocol, DepthMetrics, DepthRow,
+    EvaluationStage, FORMAT, FeatureStage, Fingerprint, HeadStage, HostRecord, IMAGENET_MEAN,
+    IMAGENET_STD, ImageStage, KPrediction, KnnProtocol, MetricValue, Objective, Outcome,
+    PredictionRow, Protocol, RunPlan, RunRecord, SampleStage, SegmentationRow, Selection,
+    SplitRecord, Stages, TaskHead, Tokens, TrainingStage, VoteStage,
 };
 
 const K: [usize; 4] = [10, 20, 100, 200];
@@ -58,6 +60,7 @@ pub fn plan(backbone: &str) -> RunPlan {
             sample: false,
         },
         seed: 0,
+        head_weights: None,
         skip_bad_images: false,
         micro_batch: 16,
     }
@@ -79,6 +82,7 @@ pub fn outcome(first: f64) -> Outcome {
         seconds: BTreeMap::from([("total".to_owned(), 1.5)]),
         images_encoded: 100,
         images_per_second: Some(66.7),
+        curve: Vec::new(),
         host: HostRecord {
             version: "0.1.0".to_owned(),
             commit: "unknown".to_owned(),
@@ -120,6 +124,159 @@ pub fn records() -> Vec<RunRecord> {
         record("pixio-l", 52.125),
         record("pixio-b", 40.0),
     ]
+}
+
+/// A trained head on `nyuv2` (depth) or any other data set (segmentation with two named classes).
+/// Its best epoch has `first` as rmse or mIoU; the last epoch is a little worse and each metric's
+/// own best a little better.
+pub fn dense_record(backbone: &str, dataset: &str, head: &str, first: f64) -> RunRecord {
+    let depth = dataset == "nyuv2";
+    let mut record = record(backbone, 0.0);
+    let plan = &mut record.plan;
+    plan.task = TaskHead { dataset: dataset.to_owned(), head: head.to_owned() };
+    plan.data.name = dataset.to_owned();
+    plan.data.fingerprint = schema::fingerprint(&dataset);
+    plan.data.splits =
+        BTreeMap::from([("val".to_owned(), SplitRecord { found: 654, published: Some(654) })]);
+    plan.protocol.stages = Stages::Dense(dense_protocol(depth, head));
+    plan.protocol_fingerprint = plan.protocol.fingerprint();
+
+    let values = |worse: f64| match depth {
+        true => vec![
+            ("delta1", 95.0 - 10.0 * (first + worse)),
+            ("delta2", 98.0 - (first + worse)),
+            ("delta3", 99.0 - (first + worse)),
+            ("abs_rel", (first + worse) / 4.0),
+            ("sq_rel", (first + worse) / 8.0),
+            ("rmse", first + worse),
+            ("rmse_log", (first + worse) / 3.0),
+            ("log10", (first + worse) / 9.0),
+            ("silog", (first + worse) / 3.5),
+        ],
+        false => vec![
+            ("miou", first - worse),
+            ("pixel_acc", 50.0 + first / 2.0 - worse),
+            ("iou/wall", first + 10.0 - worse),
+            ("iou/flag", first - 10.0 - worse),
+        ],
+    };
+    let selections =
+        [(Selection::Last, 0.125), (Selection::Best, 0.0), (Selection::BestEach, -0.0625)];
+    let metrics = selections.into_iter().flat_map(|(selection, worse)| {
+        // The metric that chooses the epoch is at its own best there.
+        let fixed = if selection == Selection::BestEach { values(0.0) } else { values(worse) };
+        values(worse).into_iter().zip(fixed).map(move |((name, value), (_, fixed))| MetricValue {
+            name: name.to_owned(),
+            value: if matches!(name, "rmse" | "miou") { fixed } else { value },
+            ci_low: None,
+            ci_high: None,
+            selection,
+        })
+    });
+    record.outcome.metrics = metrics.collect();
+    record
+}
+
+fn dense_protocol(depth: bool, head: &str) -> DenseProtocol {
+    let dpt = HeadStage::Dpt { revision: 1, channels: [96, 192, 384, 768], features: 256 };
+    let linear = head == "linear";
+    DenseProtocol {
+        sample: SampleStage {
+            revision: 1,
+            border: depth.then_some([45, 471, 41, 601]),
+            scale: (!depth).then_some([0.5, 2.0]),
+            crop: 256,
+            flip: 0.5,
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+        },
+        feature: DenseFeatureStage {
+            revision: 1,
+            blocks: if linear { vec![11] } else { vec![2, 5, 8, 11] },
+            summary: true,
+            dtype: "f32".to_owned(),
+        },
+        head: if linear { HeadStage::Linear { revision: 1 } } else { dpt },
+        objective: match depth {
+            true => Objective::Depth { min: 0.001, max: 10.0 },
+            false => Objective::Segmentation { classes: 2, ignore: 255 },
+        },
+        training: TrainingStage {
+            revision: 1,
+            epochs: 60,
+            groups: 8,
+            group_size: 2,
+            learning_rate: 1e-4,
+            weight_decay: 0.01,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            warmup: 0.0,
+            power: 0.9,
+        },
+        evaluation: EvaluationStage {
+            revision: 1,
+            window: 256,
+            stride: 170,
+            every: 1,
+            min_valid: 10,
+        },
+        limit: None,
+    }
+}
+
+/// The same head as it was at the start: only `last`, under a protocol that says so.
+pub fn without_epochs(mut record: RunRecord) -> RunRecord {
+    record.plan.protocol.name += "+epochs=0";
+    if let Stages::Dense(dense) = &mut record.plan.protocol.stages {
+        dense.training.epochs = 0;
+    }
+    record.plan.protocol_fingerprint = record.plan.protocol.fingerprint();
+    record.outcome.metrics.retain(|metric| metric.selection == Selection::Last);
+    record
+}
+
+/// k-NN, depth and segmentation with both heads: two backbones, one of them not on every task.
+pub fn mixed_records() -> Vec<RunRecord> {
+    vec![
+        record("pixio-b", 40.0),
+        record("pixio-l", 52.125),
+        dense_record("pixio-b", "nyuv2", "linear", 0.5),
+        dense_record("pixio-l", "nyuv2", "linear", 0.4375),
+        dense_record("pixio-b", "nyuv2", "dpt", 0.375),
+        dense_record("pixio-l", "nyuv2", "dpt", 0.3125),
+        dense_record("pixio-b", "ade20k", "linear", 36.0),
+        dense_record("pixio-l", "ade20k", "linear", 39.5),
+        dense_record("pixio-b", "ade20k", "dpt", 44.25),
+    ]
+}
+
+pub fn depth_rows(count: usize) -> Vec<DepthRow> {
+    let metrics = |i: usize| DepthMetrics {
+        delta1: 0.5,
+        delta2: 0.75,
+        delta3: 1.0,
+        abs_rel: 0.1 + i as f64,
+        sq_rel: 0.2,
+        rmse: 1.0 / 3.0,
+        rmse_log: 0.25,
+        log10: 0.05,
+        silog: 0.125,
+    };
+    (0..count)
+        .map(|i| DepthRow { path: format!("test/{i:05}.jpg"), metrics: Some(metrics(i)) })
+        .collect()
+}
+
+pub fn segmentation_rows(count: u64, classes: u64) -> Vec<SegmentationRow> {
+    let counts = |i: u64, more: u64| (0..classes).map(|class| i * class + more).collect();
+    (0..count)
+        .map(|i| SegmentationRow {
+            path: format!("validation/{i:08}.jpg"),
+            intersection: counts(i, 0),
+            predicted: counts(i, 5),
+            target: counts(i, 9),
+        })
+        .collect()
 }
 
 pub fn prediction_rows(count: u32) -> Vec<PredictionRow> {

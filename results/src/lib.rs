@@ -5,6 +5,7 @@
 //! the formats of [`Format`] and [`runs_table`] lists what is in the store.
 
 mod frame;
+mod headline;
 mod predictions;
 mod runs;
 mod store;
@@ -15,7 +16,7 @@ mod text;
 mod fixtures;
 
 pub use frame::{COLUMNS, LongRow, frame, long_rows};
-pub use predictions::{PredictionsError, read_predictions, write_predictions};
+pub use predictions::{PredictionsError, read_rows, write_rows};
 pub use runs::{RunLine, run_lines, runs_json, runs_table};
 pub use store::{Listed, RunDir, Status, Store, StoreError, write_whole};
 pub use table::{Exporter, Format, TableError, TableOptions, UnknownFormat, render};

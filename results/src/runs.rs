@@ -4,6 +4,7 @@ use comfy_table::{Table, presets};
 use schema::{RunPlan, RunRecord};
 use serde::Serialize;
 
+use crate::headline::headline;
 use crate::store::{Listed, Status};
 use crate::text::{clean, shown_backbone, shown_protocol, shown_value};
 
@@ -22,9 +23,10 @@ pub struct RunLine {
     pub protocol: Option<String>,
     /// Seed of the head.
     pub seed: Option<u64>,
-    /// Name of the first metric of a finished run.
+    /// Name of a finished run's first metric; where a head is trained, of the one its best epoch is
+    /// chosen by.
     pub metric: Option<String>,
-    /// Its value; null in JSON when it is not finite.
+    /// Its value, of the best epoch where there are epochs; null in JSON when it is not finite.
     pub value: Option<f64>,
     /// When the run finished, RFC 3339, UTC.
     pub finished: Option<String>,
@@ -117,10 +119,10 @@ fn line(listed: &Listed) -> RunLine {
 }
 
 fn done(record: &RunRecord, line: RunLine) -> RunLine {
-    let first = record.outcome.metrics.first();
+    let metric = headline(record);
     RunLine {
-        metric: first.map(|metric| metric.name.clone()),
-        value: first.map(|metric| metric.value),
+        metric: metric.map(|metric| metric.name.clone()),
+        value: metric.map(|metric| metric.value),
         finished: Some(record.outcome.finished.clone()),
         ..line
     }
@@ -129,7 +131,7 @@ fn done(record: &RunRecord, line: RunLine) -> RunLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{on_sample_data, plan, record, untrained};
+    use crate::fixtures::{dense_record, on_sample_data, plan, record, untrained};
 
     fn listed() -> Vec<Listed> {
         let sample = on_sample_data(untrained(record("random:pixio-nano", 31.25)));
@@ -158,6 +160,14 @@ mod tests {
     fn every_state_has_a_line() {
         insta::assert_snapshot!(runs_table(&listed()));
         insta::assert_snapshot!(runs_table(&[]), @"There is no run; `pixio-eval all --sample` makes one.");
+    }
+
+    #[test]
+    fn a_trained_head_is_told_by_the_metric_of_its_best_epoch() {
+        let record = Box::new(dense_record("pixio-b", "nyuv2", "dpt", 0.4375));
+        let lines =
+            run_lines(&[Listed { folder: "runs/x".into(), status: Status::Finished(record) }]);
+        assert_eq!((lines[0].metric.as_deref(), lines[0].value), (Some("rmse"), Some(0.4375)));
     }
 
     #[test]

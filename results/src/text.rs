@@ -51,6 +51,7 @@ pub(crate) fn legend<'a>(metrics: impl IntoIterator<Item = &'a str>) -> Option<S
     let mut kinds: Vec<(String, Vec<&str>)> = Vec::new();
     for name in metrics {
         let Some(metric) = describe(name) else { continue };
+        let name = name.split(['@', '/']).next().unwrap_or(name);
         let unit = match metric.unit {
             Unit::Percent => "in %, ",
             Unit::Metres => "in metres, ",
@@ -127,5 +128,7 @@ mod tests {
     fn the_legend_follows_the_descriptors() {
         assert_eq!(legend(["top1@10", "top5@10"]).unwrap(), "Values in %, higher is better.");
         assert_eq!(legend(["unknown"]), None);
+        let mixed = ["top1@10", "top1@20", "iou/wall", "rmse", "abs_rel"];
+        insta::assert_snapshot!(legend(mixed).unwrap(), @"top1, iou: in %, higher is better; rmse: in metres, lower is better; abs_rel: lower is better.");
     }
 }

@@ -8,11 +8,22 @@
 //! | [`gelu`] | exact (erf) GELU |
 //! | [`layer_norm`] | normalisation of the last dimension |
 //! | [`attention`], [`attention_qkv`] | softmax(q k^T scale) v |
+//! | [`conv2d`], [`conv_transpose2d`] | convolution, and its transpose with kernel = stride |
+//! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
+//! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
+//! | [`relu`] | `max(x, 0)` |
 //!
 //! # Two paths
-//! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On any other device,
-//! and wherever an input tracks gradients, it is composed of ordinary candle operations, so that it stays
-//! differentiable. The fused path's results carry no graph.
+//! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On any other device it
+//! is composed of ordinary candle operations. The operations on images are differentiable on both paths,
+//! with gradients as fused as the rest. Those on tokens run in frozen encoders: where an input tracks
+//! gradients they are composed too, and the fused path's results carry no graph.
+//!
+//! # Memory
+//! A convolution keeps its input, weight and result for the backward pass and no columns: each thread packs
+//! 288 KiB of them at once in the forward pass and for the input's gradient, and the part of an image that
+//! 512 pixels of the result (or one line, if that is longer) read for the weight's. The gradient of an input
+//! with a stride above 1 is held twice while it is put together.
 //!
 //! # Precision
 //! Mixed precision follows PyTorch's autocast. The dtype of a weight (f32, bf16 or f16) is the dtype of
@@ -25,17 +36,30 @@
 //! instruction set (AVX-512, AVX2 with FMA, or neither) and the cache sizes may.
 
 mod attention;
+mod batch_norm;
 mod compose;
+mod convolution;
+mod gather;
 mod gelu;
 mod linear;
 mod norm;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 mod product;
+mod relu;
+mod resize;
 mod simd;
 mod storage;
+mod tile;
+mod transposed;
+mod weights;
 
 pub use attention::{attention, attention_qkv};
+pub use batch_norm::{batch_norm_eval, batch_norm_train};
+pub use convolution::conv2d;
 pub use gelu::gelu;
 pub use linear::{linear, linear_gelu, linear_residual};
 pub use norm::layer_norm;
+pub use relu::relu;
+pub use resize::resize_bilinear;
+pub use transposed::conv_transpose2d;

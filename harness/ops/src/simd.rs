@@ -43,6 +43,8 @@ macro_rules! multiversion {
     };
 }
 
+pub(crate) use multiversion;
+
 /// `a * b + c`, fused where that is one instruction (otherwise it would be a library call).
 #[inline(always)]
 fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -250,6 +252,133 @@ fn scale_body<const FMA: bool>(values: &mut [f32], factor: f32) {
 multiversion! {
     /// Multiplies every value by `factor`.
     pub(crate) fn scale = scale_body(values: &mut [f32], factor: f32)
+}
+
+#[inline(always)]
+fn sum_of_body<const FMA: bool>(values: &[f32]) -> f32 {
+    sum(values)
+}
+
+multiversion! {
+    /// The sum of the values.
+    pub(crate) fn sum_of = sum_of_body(values: &[f32]) -> f32
+}
+
+multiversion! {
+    /// The sum of the squares of the values less `centre`.
+    pub(crate) fn squares_of = sum_of_squares(values: &[f32], centre: f32) -> f32
+}
+
+#[inline(always)]
+fn products_of_body<const FMA: bool>(values: &[f32], centre: f32, others: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let (other_chunks, other_rest) = others.as_chunks::<LANES>();
+    for (chunk, other) in chunks.iter().zip(other_chunks) {
+        for l in 0..LANES {
+            lanes[l] = mul_add::<FMA>(chunk[l] - centre, other[l], lanes[l]);
+        }
+    }
+    for ((lane, v), other) in lanes.iter_mut().zip(rest).zip(other_rest) {
+        *lane = mul_add::<FMA>(v - centre, *other, *lane);
+    }
+    total(&mut lanes)
+}
+
+multiversion! {
+    /// The sum of the products of the values less `centre` and as many others.
+    pub(crate) fn products_of = products_of_body(values: &[f32], centre: f32, others: &[f32]) -> f32
+}
+
+#[inline(always)]
+fn mix_into_body<const FMA: bool>(a: &[f32], b: &[f32], share: f32, to: &mut [MaybeUninit<f32>]) {
+    for ((to, &a), &b) in to.iter_mut().zip(a).zip(b) {
+        to.write(mul_add::<FMA>(share, b - a, a));
+    }
+}
+
+multiversion! {
+    /// `a + share (b - a)`, all equally long.
+    pub(crate) fn mix_into =
+        mix_into_body(a: &[f32], b: &[f32], share: f32, to: &mut [MaybeUninit<f32>])
+}
+
+#[inline(always)]
+fn add_scaled_body<const FMA: bool>(from: &[f32], factor: f32, to: &mut [f32]) {
+    for (to, &v) in to.iter_mut().zip(from) {
+        *to = mul_add::<FMA>(factor, v, *to);
+    }
+}
+
+multiversion! {
+    /// `to += factor from`, both equally long.
+    pub(crate) fn add_scaled = add_scaled_body(from: &[f32], factor: f32, to: &mut [f32])
+}
+
+#[inline(always)]
+fn relu_into_body<const FMA: bool>(from: &[f32], to: &mut [MaybeUninit<f32>]) {
+    for (to, &v) in to.iter_mut().zip(from) {
+        // A NaN stays one.
+        to.write(if v < 0.0 { 0.0 } else { v });
+    }
+}
+
+multiversion! {
+    /// The larger of each value and 0, both equally long.
+    pub(crate) fn relu_into = relu_into_body(from: &[f32], to: &mut [MaybeUninit<f32>])
+}
+
+#[inline(always)]
+fn where_positive_body<const FMA: bool>(
+    control: &[f32],
+    from: &[f32],
+    to: &mut [MaybeUninit<f32>],
+) {
+    for ((to, &c), &v) in to.iter_mut().zip(control).zip(from) {
+        to.write(if c <= 0.0 { 0.0 } else { v });
+    }
+}
+
+multiversion! {
+    /// The values of `from` where `control` is positive (or NaN), else 0; all equally long.
+    pub(crate) fn where_positive =
+        where_positive_body(control: &[f32], from: &[f32], to: &mut [MaybeUninit<f32>])
+}
+
+#[inline(always)]
+fn affine_into_body<const FMA: bool>(
+    from: &[f32],
+    factor: f32,
+    offset: f32,
+    to: &mut [MaybeUninit<f32>],
+) {
+    for (to, &v) in to.iter_mut().zip(from) {
+        to.write(mul_add::<FMA>(v, factor, offset));
+    }
+}
+
+multiversion! {
+    /// `factor from + offset`, both equally long.
+    pub(crate) fn affine_into =
+        affine_into_body(from: &[f32], factor: f32, offset: f32, to: &mut [MaybeUninit<f32>])
+}
+
+#[inline(always)]
+fn combine_into_body<const FMA: bool>(
+    a: &[f32],
+    b: &[f32],
+    [of_a, of_b, offset]: [f32; 3],
+    to: &mut [MaybeUninit<f32>],
+) {
+    for ((to, &a), &b) in to.iter_mut().zip(a).zip(b) {
+        to.write(mul_add::<FMA>(a, of_a, mul_add::<FMA>(b, of_b, offset)));
+    }
+}
+
+multiversion! {
+    /// `a factors[0] + b factors[1] + factors[2]`, all equally long.
+    pub(crate) fn combine_into =
+        combine_into_body(a: &[f32], b: &[f32], factors: [f32; 3], to: &mut [MaybeUninit<f32>])
 }
 
 #[cfg(test)]

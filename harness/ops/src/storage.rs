@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, StorageRef, Tensor, bail};
 
 /// Whether the fused CPU path serves these inputs: all on the CPU, none tracking gradients.
@@ -42,6 +43,17 @@ impl<'a> Values<'a> {
             bail!("expected a contiguous tensor, found strides {:?}", self.layout.stride());
         }
         Ok(&self.to_end()?[..self.layout.shape().elem_count()])
+    }
+}
+
+/// The elements of an argument of a custom operation in row-major order.
+///
+/// # Errors
+/// If the argument is not contiguous, or not f32.
+pub(crate) fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(data), Some((start, end))) => Ok(&data[start..end]),
+        (other, _) => bail!("expected contiguous f32, found {:?}, {layout:?}", other.dtype()),
     }
 }
 

@@ -150,3 +150,20 @@ pub struct DepthMetrics {
     pub log10: f64,
     pub silog: f64,
 }
+
+impl DepthMetrics {
+    /// Every metric by its name in tables, in the table's unit: deltas in percent.
+    pub fn named(&self) -> [(&'static str, f64); 9] {
+        [
+            ("delta1", 100.0 * self.delta1),
+            ("delta2", 100.0 * self.delta2),
+            ("delta3", 100.0 * self.delta3),
+            ("abs_rel", self.abs_rel),
+            ("sq_rel", self.sq_rel),
+            ("rmse", self.rmse),
+            ("rmse_log", self.rmse_log),
+            ("log10", self.log10),
+            ("silog", self.silog),
+        ]
+    }
+}

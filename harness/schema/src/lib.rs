@@ -21,6 +21,6 @@ pub use protocol::{
     VoteStage,
 };
 pub use record::{
-    BackboneRecord, DataRecord, FORMAT, HostRecord, KPrediction, Outcome, PredictionRow, RunPlan,
-    RunRecord, SplitRecord, TaskHead,
+    BackboneRecord, DataRecord, DepthRow, EpochRecord, FORMAT, HostRecord, KPrediction, Outcome,
+    PredictionRow, RunPlan, RunRecord, SampleRows, SegmentationRow, SplitRecord, TaskHead,
 };

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Fingerprint, fingerprint};
+use crate::{DenseProtocol, Fingerprint, fingerprint};
 
 /// Mean of the ImageNet normalisation, RGB, of values in 0..1.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -26,6 +26,8 @@ pub struct Protocol {
 pub enum Stages {
     /// Weighted k-NN classification on frozen features.
     Knn(KnnProtocol),
+    /// Depth or segmentation with a trained head.
+    Dense(DenseProtocol),
 }
 
 impl Protocol {
@@ -140,8 +142,9 @@ mod tests {
         assert_eq!(published.fingerprint(), renamed.fingerprint());
 
         let mut cooler = published.clone();
-        let Stages::Knn(knn) = &mut cooler.stages;
-        knn.vote.temperature = 0.05;
+        if let Stages::Knn(knn) = &mut cooler.stages {
+            knn.vote.temperature = 0.05;
+        }
         assert_ne!(published.fingerprint(), cooler.fingerprint());
     }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Fingerprint, MetricValue, Protocol, fingerprint};
+use crate::{DepthMetrics, Fingerprint, MetricValue, Protocol, fingerprint};
 
 /// Version of the record format. A reader refuses newer ones by name instead of guessing.
 pub const FORMAT: u32 = 1;
@@ -30,6 +30,15 @@ impl std::fmt::Display for TaskHead {
 ///   predictions.parquet  one row a validation sample
 ///   record.json          { "format": 1, "plan": RunPlan, "outcome": Outcome }, written last
 ///   failed.txt           the error, when the run failed
+/// ```
+///
+/// and, where a head is trained, what only the training and a reader of pictures look at:
+///
+/// ```text
+///   checkpoint-EEEE.json, checkpoint-EEEE.safetensors  the state after epoch EEEE, the newest two
+///   head.safetensors     the last epoch's head
+///   best.safetensors     the best epoch's head
+///   pictures/            input, truth, prediction and error of a few validation images
 /// ```
 ///
 /// `KEY` is the first twelve characters of [`RunPlan::key`]. A folder with `record.json` is
@@ -62,6 +71,9 @@ pub struct RunPlan {
     /// Whether unreadable images are left out (and listed in the outcome) instead of ending the run.
     #[serde(default)]
     pub skip_bad_images: bool,
+    /// BLAKE3 of the head file that was evaluated or trained further, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_weights: Option<Fingerprint>,
     /// Images in one encoder pass; not part of the key.
     pub micro_batch: usize,
 }
@@ -77,6 +89,7 @@ impl RunPlan {
             &self.data.fingerprint,
             self.seed,
             self.skip_bad_images,
+            &self.head_weights,
         ))
     }
 }
@@ -144,6 +157,9 @@ pub struct Outcome {
     /// Images a second while encoding, decoding included; absent when nothing was encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
+    /// Training and validation, epoch by epoch; empty for heads that are not trained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<EpochRecord>,
     /// Where it ran.
     pub host: HostRecord,
     /// RFC 3339, UTC.
@@ -156,6 +172,55 @@ pub struct Outcome {
     /// What a reader of the numbers must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// One epoch of a trained head.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epochs trained so far: 1 after the first; 0 is the head as it started.
+    pub epoch: usize,
+    /// Mean loss over the epoch's steps, if any step had a valid pixel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Steps and groups without a valid pixel, left out of the losses.
+    #[serde(default)]
+    pub skipped_groups: usize,
+    /// Validation metrics by name, in the metric's unit; empty when this epoch was not validated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Per-sample rows of a run, by kind of task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SampleRows {
+    /// Predicted classes.
+    Knn(Vec<PredictionRow>),
+    /// Depth metrics of the last epoch's head.
+    Depth(Vec<DepthRow>),
+    /// Class counts of the last epoch's head.
+    Segmentation(Vec<SegmentationRow>),
+}
+
+/// One validation image of a depth run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DepthRow {
+    /// Path relative to the data folder.
+    pub path: String,
+    /// Its metrics; `None` with too few valid pixels to count.
+    pub metrics: Option<DepthMetrics>,
+}
+
+/// One validation image of a segmentation run: pixels by class, `[classes]` each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentationRow {
+    /// Path relative to the data folder.
+    pub path: String,
+    /// Predicted and true.
+    pub intersection: Vec<u64>,
+    /// Predicted.
+    pub predicted: Vec<u64>,
+    /// True.
+    pub target: Vec<u64>,
 }
 
 /// Where and with what a run was made.

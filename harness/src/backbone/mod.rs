@@ -1,8 +1,8 @@
 //! Backbones: frozen encoders behind one question, "what are the tokens after these blocks?"
 //!
 //! A family is one file (a [`Backbone`] implementation, its config reader and its name map) and one
-//! entry in [`families`]. Families share the blocks of [`transformer`] and the position resize of
-//! [`position`], not one struct with a flag for everything.
+//! entry in [`families`]. Families share the blocks of `transformer.rs` and the position resize of
+//! `position.rs`, not one struct with a flag for everything.
 
 pub mod families;
 mod pixels;
@@ -25,6 +25,8 @@ pub struct Dimensions {
     pub resolution: usize,
     /// Number of summary (class) tokens; 0 when there are none.
     pub summary_tokens: usize,
+    /// Whether it has patch tokens.
+    pub patches: bool,
 }
 
 /// Which tokens of a tapped block to return.

@@ -31,6 +31,7 @@ impl Architecture for Make {
             patch: SIDE,
             resolution: SIDE,
             summary_tokens: 1,
+            patches: false,
         }
     }
 

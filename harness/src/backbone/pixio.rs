@@ -111,6 +111,7 @@ impl Architecture for PixioConfig {
             patch: self.patch,
             resolution: self.image,
             summary_tokens: self.class_tokens,
+            patches: true,
         }
     }
 

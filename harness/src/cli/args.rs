@@ -1,9 +1,13 @@
 //! The command line as clap sees it. Each flag's help is what `--help` prints.
 
+// `[@REV]` is a command line's way to say optional; a link escape would show in the help.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 
 use candle_core::DType;
 use clap::{Args, Parser, Subcommand};
+use tasks::dense::LabelForm;
 
 use crate::device::{DeviceChoice, parse_dtype};
 
@@ -104,6 +108,16 @@ pub struct RunOptions {
     /// Use N samples of each split, drawn by the seed
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
+    /// Passes over the training data, for trained heads; 0 evaluates the initial head (default: the
+    /// protocol's)
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Start from a saved head; with --epochs 0, evaluate it
+    #[arg(long, value_name = "FILE")]
+    pub head_weights: Option<PathBuf>,
+    /// How masks are stored when they do not tell: shifted (classes from 0) or original (from 1)
+    #[arg(long, value_name = "FORM", value_parser = label_form)]
+    pub labels: Option<LabelForm>,
     /// Numbers of neighbours for k-NN (default: the protocol's)
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub k: Vec<usize>,
@@ -284,6 +298,14 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn label_form(text: &str) -> Result<LabelForm, String> {
+    match text {
+        "shifted" => Ok(LabelForm::Shifted),
+        "original" => Ok(LabelForm::Original),
+        _ => Err("expected shifted or original".to_owned()),
     }
 }
 

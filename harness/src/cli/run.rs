@@ -63,6 +63,9 @@ fn request(
         k: options.k,
         temperature: options.temperature,
         skip_bad_images: options.skip_bad_images,
+        epochs: options.epochs,
+        head_weights: options.head_weights,
+        labels: options.labels,
     })
 }
 

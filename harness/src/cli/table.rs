@@ -20,7 +20,7 @@ pub(super) fn table(args: &TableArgs) -> Result<u8, CliError> {
         datasets: args.tasks.clone(),
         heads: args.heads.clone(),
         backbones: args.backbone.clone(),
-        protocols: Vec::new(),
+        ..TableOptions::default()
     };
     if args.format == Format::Parquet && args.output.is_none() {
         return Err(CliError::NeedsFile(args.format));

@@ -1,21 +1,21 @@
 //! k-NN on ImageNet-1K (PROTOCOL section 2): plan it, extract features, search, vote.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
     BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
-    Protocol, RunPlan, Selection, Stages, TaskHead, VoteStage,
+    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, VoteStage,
 };
 use tasks::data::{ImageNet, Registry, Sample};
 
 use super::RunError;
 use super::extract::{Extracted, Extraction, Load};
-use super::session::Request;
-use crate::bank::BankKey;
+use super::session::{Host, Lazy, Measured, Request};
+use crate::bank::{Bank, BankKey};
+use crate::device;
 use crate::interrupt;
 use crate::progress::Reporter;
 use crate::resolve::Resolved;
@@ -73,6 +73,7 @@ pub(super) fn plan(
         data: data.record.clone(),
         seed: request.seed,
         skip_bad_images: request.skip_bad_images,
+        head_weights: None,
         micro_batch: request.batch_size,
     })
 }
@@ -126,8 +127,7 @@ fn vote(
 }
 
 /// The key of the features this run needs.
-pub(super) fn bank_key(plan: &RunPlan, device: &str) -> BankKey {
-    let Stages::Knn(protocol) = &plan.protocol.stages;
+fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &str) -> BankKey {
     BankKey {
         backbone: plan.backbone.identity.clone(),
         image: protocol.image.clone(),
@@ -139,18 +139,32 @@ pub(super) fn bank_key(plan: &RunPlan, device: &str) -> BankKey {
     }
 }
 
-/// What a finished k-NN run has measured.
-pub(super) struct Measured {
-    pub(super) metrics: Vec<MetricValue>,
-    pub(super) rows: Vec<PredictionRow>,
-    pub(super) seconds: BTreeMap<String, f64>,
-    pub(super) encoded: u64,
-    pub(super) encoding: Duration,
-    pub(super) skipped: Vec<String>,
+/// Extracts what is missing and searches.
+pub(super) fn run(
+    host: &Host<'_>,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    data: &Opened,
+) -> Result<Measured, RunError> {
+    let Stages::Knn(protocol) = &plan.protocol.stages else {
+        return Err(RunError::Stream("a dense protocol on class folders".to_owned()));
+    };
+    let bank = Bank::open(&host.cache, &bank_key(plan, protocol, &device::name(&host.device)))?;
+    let extraction = Extraction {
+        device: &host.device,
+        protocol,
+        width: plan.backbone.width,
+        bank: &bank,
+        root: data.images.train.root(),
+        micro_batch: host.request.batch_size,
+        workers: host.workers(),
+        skip_bad_images: host.request.skip_bad_images,
+        reporter: host.reporter,
+    };
+    measure(&extraction, &data.images, &mut || lazy.get(host), host.reporter)
 }
 
-/// Extracts what is missing and searches.
-pub(super) fn measure(
+fn measure(
     extraction: &Extraction<'_>,
     data: &ImageNet,
     load: &mut Load<'_>,
@@ -204,7 +218,9 @@ pub(super) fn measure(
     let seconds = [("encode", encoding), ("search", search)];
     Ok(Measured {
         metrics: metrics.collect(),
-        rows: rows.collect(),
+        rows: SampleRows::Knn(rows.collect()),
+        curve: Vec::new(),
+        warnings: Vec::new(),
         seconds: seconds.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).into(),
         encoded: train.encoded + val.encoded,
         encoding,

@@ -1,5 +1,6 @@
 //! Running cells of the benchmark: plan everything, then carry it out, one record a cell.
 
+mod dense;
 mod extract;
 mod knn;
 mod session;
@@ -15,11 +16,24 @@ use crate::registry::nearest;
 use crate::resolve::ResolveError;
 use crate::weights::WeightsError;
 
+pub use dense::CheckpointError;
 pub use knn::image_stage;
 pub use session::{Report, Request, execute};
 
 /// Every cell this version can run, as data set and head.
-pub static CELLS: &[(&str, &str)] = &[("imagenet1k", "knn")];
+pub static CELLS: &[(&str, &str)] = &[
+    ("imagenet1k", "knn"),
+    ("nyuv2", "linear"),
+    ("nyuv2", "dpt"),
+    ("kitti", "linear"),
+    ("kitti", "dpt"),
+    ("ade20k", "linear"),
+    ("ade20k", "dpt"),
+    ("voc2012", "linear"),
+    ("voc2012", "dpt"),
+    ("loveda", "linear"),
+    ("loveda", "dpt"),
+];
 
 /// Why a command could not run, or a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +77,56 @@ pub enum RunError {
         /// The split.
         split: &'static str,
     },
+    /// A training split that does not fill one batch.
+    #[error("{dataset} has {samples} training samples: fewer than one batch of {batch}")]
+    TooFewSamples {
+        /// The data set.
+        dataset: String,
+        /// Training samples, after `--limit`.
+        samples: usize,
+        /// Samples of a batch.
+        batch: usize,
+    },
+    /// No validation image with enough valid pixels.
+    #[error("no validation image of {dataset} has enough valid pixels to count")]
+    NothingValid {
+        /// The data set.
+        dataset: String,
+    },
+    /// `--head-weights` with more than one head to give them to.
+    #[error("--head-weights belongs to one TASK/HEAD and one backbone")]
+    OneHead,
+    /// The head file cannot be read.
+    #[error("cannot read head {}: {source}", path.display())]
+    HeadFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A loss or gradient that is not finite.
+    #[error("{source}; the batch was {}", files.join(", "))]
+    Diverged {
+        /// Which, and at which step.
+        source: heads::dense::HeadError,
+        /// Images of the batch.
+        files: Vec<String>,
+    },
+    /// What ended a stream that this run shared.
+    #[error("{0}")]
+    Stream(String),
+    /// A head, its file, or its training.
+    #[error(transparent)]
+    Head(#[from] heads::dense::HeadError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A pair of image and target.
+    #[error(transparent)]
+    Dense(#[from] tasks::dense::DenseError),
+    /// A label that is no class.
+    #[error(transparent)]
+    Label(#[from] tasks::metrics::LabelOutside),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -1,20 +1,19 @@
-//! One command's runs: find everything, plan everything, then carry it out cell by cell.
+//! One command's runs: find everything, plan everything, then carry it out.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use jiff::{Timestamp, Unit};
-use results::Store;
-use schema::{HostRecord, Outcome, RunPlan, RunRecord, Stages, TaskHead};
+use results::{RunDir, Store};
+use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, Stages, TaskHead};
+use tasks::dense::LabelForm;
 
-use super::extract::Extraction;
-use super::knn::Opened;
-use super::{RunError, knn};
+use super::{RunError, dense, knn};
 use crate::backbone::{Backbone, Placement};
-use crate::bank::{self, Bank};
+use crate::bank;
 use crate::device::{self, DeviceChoice};
 use crate::hub::HubOptions;
 use crate::interrupt;
@@ -61,6 +60,12 @@ pub struct Request {
     pub temperature: Option<f64>,
     /// `--skip-bad-images`.
     pub skip_bad_images: bool,
+    /// `--epochs`, for trained heads.
+    pub epochs: Option<usize>,
+    /// `--head-weights`.
+    pub head_weights: Option<PathBuf>,
+    /// `--labels`.
+    pub labels: Option<LabelForm>,
 }
 
 /// What a command did.
@@ -74,17 +79,38 @@ pub struct Report {
     pub failed: Vec<(String, RunError)>,
 }
 
-struct Host {
-    device: Device,
-    dtype: DType,
-    store: Store,
-    cache: PathBuf,
+/// Where a command works.
+pub(super) struct Host<'a> {
+    pub(super) request: &'a Request,
+    pub(super) device: Device,
+    pub(super) dtype: DType,
+    pub(super) store: Store,
+    pub(super) cache: PathBuf,
+    pub(super) reporter: &'a Reporter,
 }
 
 /// An encoder that is loaded when its first run needs it.
-struct Lazy<'a> {
+pub(super) struct Lazy<'a> {
     resolved: &'a Resolved,
     loaded: OnceCell<(Box<dyn Backbone>, Duration)>,
+}
+
+/// What a run has measured.
+pub(super) struct Measured {
+    pub(super) metrics: Vec<schema::MetricValue>,
+    pub(super) curve: Vec<schema::EpochRecord>,
+    pub(super) rows: SampleRows,
+    pub(super) seconds: BTreeMap<String, f64>,
+    pub(super) encoded: u64,
+    pub(super) encoding: Duration,
+    pub(super) skipped: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// A data set of either kind, ready to run on.
+enum Data {
+    Images(knn::Opened),
+    Pairs(dense::Opened),
 }
 
 /// Carries a request out. Errors before any work end it; a run that fails is recorded, and the
@@ -93,14 +119,17 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     if request.backbones.is_empty() {
         return Err(RunError::NoBackbone);
     }
+    if request.head_weights.is_some() && (request.cells.len(), request.backbones.len()) != (1, 1) {
+        return Err(RunError::OneHead);
+    }
     let store = Store::open(&request.out)?;
     store.check_writable()?;
     let cache = locate::cache();
     bank::check_writable(&cache)?;
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
-    let host = Host { device, dtype, store, cache };
-    let present = present(request, reporter)?;
+    let host = Host { request, device, dtype, store, cache, reporter };
+    let present = host.present()?;
     if present.is_empty() {
         return Ok(Report::default());
     }
@@ -108,137 +137,280 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     let resolver = Resolver { arch: request.arch.as_deref(), hub, reporter };
     let resolved: Vec<Resolved> =
         request.backbones.iter().map(|spec| resolver.resolve(spec)).collect::<Result<_, _>>()?;
-    let data = open_data(request, present, &host.cache, reporter)?;
-    let mut plans = Vec::new();
-    for resolved in &resolved {
-        let record = resolved.record()?;
-        let cells = request.cells.iter().filter_map(|cell| Some((cell, data.get(&cell.dataset)?)));
-        let dtype = (dtype.as_str(), device::dtype(None, &host.device).as_str());
-        let cells: Vec<(RunPlan, &Opened)> = cells
-            .map(|(cell, data)| {
-                let plan = knn::plan(request, cell, resolved, &record, data, dtype, reporter)?;
-                Ok((plan, data))
-            })
-            .collect::<Result<_, RunError>>()?;
-        plans.push((Lazy { resolved, loaded: OnceCell::new() }, cells));
-    }
+    let data = host.open(present)?;
+    let plans: Vec<(Lazy<'_>, Vec<RunPlan>)> = resolved
+        .iter()
+        .map(|resolved| {
+            Ok((Lazy { resolved, loaded: OnceCell::new() }, host.plan(resolved, &data)?))
+        })
+        .collect::<Result<_, RunError>>()?;
     let mut report = Report::default();
-    for (lazy, cells) in plans {
-        for (plan, data) in cells {
-            carry_out(request, &host, &lazy, plan, data, reporter, &mut report)?;
-        }
+    for (lazy, plans) in plans {
+        host.carry_out(&lazy, &data, plans, &mut report)?;
     }
     Ok(report)
 }
 
-/// Runs one cell, unless it is done already. A run that fails is noted and does not end the others.
-fn carry_out(
-    request: &Request,
-    host: &Host,
-    lazy: &Lazy<'_>,
-    plan: RunPlan,
-    data: &Opened,
-    reporter: &Reporter,
-    report: &mut Report,
-) -> Result<(), RunError> {
-    let label = format!("{} {}", plan.task, plan.backbone.name);
-    match one_unless_done(request, host, lazy, &plan, data, reporter, &label) {
-        Ok((mut record, kept)) => {
-            // Shown under the name asked for now, which may differ for the same weights.
-            record.plan.backbone = plan.backbone;
-            report.records.push(record);
-            report.kept += usize::from(kept);
-        }
-        Err(RunError::Interrupted) => return Err(RunError::Interrupted),
-        Err(error) => report.failed.push((label, error)),
-    }
-    Ok(())
-}
-
-/// The record of a cell, and whether it was there before.
-fn one_unless_done(
-    request: &Request,
-    host: &Host,
-    lazy: &Lazy<'_>,
-    plan: &RunPlan,
-    data: &Opened,
-    reporter: &Reporter,
-    label: &str,
-) -> Result<(RunRecord, bool), RunError> {
-    if let Some(record) = host.store.finished(plan)? {
-        let folder = host.store.folder(plan)?;
-        reporter.say(format!("{label}: already done, nothing to do ({})", folder.display()));
-        return Ok((record, true));
-    }
-    let dir = host.store.begin(plan)?;
-    reporter.say(format!("{label}: protocol {}", plan.protocol.name));
-    let outcome = one(request, host, lazy, plan, data, reporter);
-    let finished = outcome.and_then(|(outcome, rows)| Ok(dir.finish(&outcome, &rows)?));
-    match &finished {
-        Ok(_) => reporter.detail(format!("{label}: {}", dir.folder().display())),
-        Err(RunError::Interrupted) => {}
-        Err(error) => {
-            if let Err(unnoted) = dir.fail(&error.to_string()) {
-                reporter.warn(format!("{label}: the failure could not be noted: {unnoted}"));
+impl Host<'_> {
+    /// The request's data sets that are there, with their folders; sample data is made later.
+    fn present(&self) -> Result<BTreeMap<String, PathBuf>, RunError> {
+        let request = self.request;
+        let mut present = BTreeMap::new();
+        let cells = request.cells.iter().map(|cell| &cell.dataset);
+        let names: BTreeSet<&String> = cells.chain(&request.required).collect();
+        for name in names {
+            let folder = locate::dataset(name, &request.data);
+            if request.sample || folder.is_dir() {
+                present.insert(name.clone(), folder);
+            } else if request.required.contains(name) {
+                return Err(RunError::NoData { name: name.clone(), folder });
+            } else {
+                self.reporter.say(format!("{name}: skipped, not at {}", folder.display()));
             }
         }
+        Ok(present)
     }
-    Ok((finished?, false))
+
+    /// Lists the data sets of the request's cells, by name.
+    fn open(&self, present: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Data>, RunError> {
+        let request = self.request;
+        let mut open = BTreeMap::new();
+        for (name, folder) in present {
+            let Some(cell) = request.cells.iter().find(|cell| cell.dataset == name) else {
+                continue;
+            };
+            let folder = match request.sample {
+                true => locate::sample(&name, &self.cache, self.reporter)?,
+                false => folder,
+            };
+            if interrupt::requested() {
+                return Err(RunError::Interrupted);
+            }
+            let opened = match cell.head.as_str() {
+                "knn" => Data::Images(knn::open(&name, &folder, request.limit, request.seed)?),
+                _ => Data::Pairs(dense::open(&name, &folder, request)?),
+            };
+            open.insert(name, opened);
+        }
+        Ok(open)
+    }
+
+    fn plan(
+        &self,
+        resolved: &Resolved,
+        data: &BTreeMap<String, Data>,
+    ) -> Result<Vec<RunPlan>, RunError> {
+        let record = resolved.record()?;
+        let dtypes = (self.dtype.as_str(), device::dtype(None, &self.device).as_str());
+        let mut plans = Vec::new();
+        for cell in &self.request.cells {
+            let plan = match data.get(&cell.dataset) {
+                None => continue,
+                Some(Data::Images(data)) => {
+                    let (request, reporter) = (self.request, self.reporter);
+                    knn::plan(request, cell, resolved, &record, data, dtypes, reporter)?
+                }
+                // The floor has no patch tokens; it is there for k-NN alone.
+                Some(Data::Pairs(_)) if !resolved.architecture.dimensions().patches => continue,
+                Some(Data::Pairs(data)) => {
+                    dense::plan(self.request, cell, resolved, &record, data, dtypes)?
+                }
+            };
+            plans.push(plan);
+        }
+        Ok(plans)
+    }
+
+    /// Runs one backbone's plans: k-NN cell by cell, dense heads data set by data set.
+    fn carry_out(
+        &self,
+        lazy: &Lazy<'_>,
+        data: &BTreeMap<String, Data>,
+        plans: Vec<RunPlan>,
+        report: &mut Report,
+    ) -> Result<(), RunError> {
+        let mut waiting: BTreeMap<String, Vec<(RunPlan, RunDir)>> = BTreeMap::new();
+        for plan in plans {
+            let begun = match self.begin(&plan) {
+                Ok(Begun::Done(record)) => {
+                    report.kept += 1;
+                    report.done(*record, &plan);
+                    continue;
+                }
+                Ok(Begun::Started(dir)) => dir,
+                Err(error) => {
+                    report.failed.push((label(&plan), error));
+                    continue;
+                }
+            };
+            match data.get(&plan.task.dataset) {
+                Some(Data::Images(data)) => {
+                    let (started, began) = (Timestamp::now(), Instant::now());
+                    let measured = knn::run(self, lazy, &plan, data);
+                    self.end(lazy, plan, &begun, measured, (started, began), report)?;
+                }
+                _ => waiting.entry(plan.task.dataset.clone()).or_default().push((plan, begun)),
+            }
+        }
+        for (name, runs) in waiting {
+            let Some(Data::Pairs(data)) = data.get(&name) else { continue };
+            self.dense(lazy, data, runs, report)?;
+        }
+        Ok(())
+    }
+
+    /// Trains every dense head of one data set on one stream.
+    fn dense(
+        &self,
+        lazy: &Lazy<'_>,
+        data: &dense::Opened,
+        runs: Vec<(RunPlan, RunDir)>,
+        report: &mut Report,
+    ) -> Result<(), RunError> {
+        let at = (Timestamp::now(), Instant::now());
+        let plans: Vec<_> = runs
+            .iter()
+            .filter_map(|(plan, dir)| match &plan.protocol.stages {
+                Stages::Dense(protocol) => Some((plan, protocol, dir)),
+                Stages::Knn(_) => None,
+            })
+            .collect();
+        let trained = lazy.get(self).and_then(|backbone| {
+            let stream = dense::Stream {
+                backbone,
+                device: &self.device,
+                dtype: self.dtype,
+                data,
+                micro_batch: self.request.batch_size,
+                workers: self.workers(),
+                head_weights: self.request.head_weights.as_deref(),
+                reporter: self.reporter,
+            };
+            dense::run(&stream, &plans)
+        });
+        match trained {
+            Ok(results) => {
+                for ((plan, dir), result) in runs.into_iter().zip(results) {
+                    let measured = result.map(|trained| dense::measured(trained, data));
+                    self.end(lazy, plan, &dir, measured, at, report)?;
+                }
+            }
+            Err(RunError::Interrupted) => return Err(RunError::Interrupted),
+            // What ends the stream ends each of its runs.
+            Err(error) => {
+                let why = error.to_string();
+                let mut first = Some(error);
+                for (plan, dir) in runs {
+                    let shared = || RunError::Stream(why.clone());
+                    let error = first.take().unwrap_or_else(shared);
+                    self.end(lazy, plan, &dir, Err(error), at, report)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a run, unless it is done already.
+    fn begin(&self, plan: &RunPlan) -> Result<Begun, RunError> {
+        let label = label(plan);
+        if let Some(record) = self.store.finished(plan)? {
+            let folder = self.store.folder(plan)?;
+            self.reporter
+                .say(format!("{label}: already done, nothing to do ({})", folder.display()));
+            return Ok(Begun::Done(Box::new(record)));
+        }
+        let dir = self.store.begin(plan)?;
+        self.reporter.say(format!("{label}: protocol {}", plan.protocol.name));
+        Ok(Begun::Started(dir))
+    }
+
+    /// Writes a run's record, or notes why it failed. A failure does not end the others.
+    fn end(
+        &self,
+        lazy: &Lazy<'_>,
+        plan: RunPlan,
+        dir: &RunDir,
+        measured: Result<Measured, RunError>,
+        (started, began): (Timestamp, Instant),
+        report: &mut Report,
+    ) -> Result<(), RunError> {
+        let label = label(&plan);
+        let finished = measured.and_then(|measured| {
+            let (outcome, rows) = self.outcome(lazy, measured, started, began);
+            Ok(dir.finish(&outcome, &rows)?)
+        });
+        match finished {
+            Ok(record) => {
+                self.reporter.detail(format!("{label}: {}", dir.folder().display()));
+                report.done(record, &plan);
+            }
+            Err(RunError::Interrupted) => return Err(RunError::Interrupted),
+            Err(error) => {
+                if let Err(unnoted) = dir.fail(&error.to_string()) {
+                    self.reporter
+                        .warn(format!("{label}: the failure could not be noted: {unnoted}"));
+                }
+                report.failed.push((label, error));
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(
+        &self,
+        lazy: &Lazy<'_>,
+        measured: Measured,
+        started: Timestamp,
+        began: Instant,
+    ) -> (Outcome, SampleRows) {
+        let mut seconds = measured.seconds;
+        if let Some((_, load)) = lazy.loaded.get() {
+            seconds.insert("load".to_owned(), load.as_secs_f64());
+        }
+        seconds.insert("total".to_owned(), began.elapsed().as_secs_f64());
+        let rate = measured.encoded as f64 / measured.encoding.as_secs_f64().max(1e-9);
+        let outcome = Outcome {
+            metrics: measured.metrics,
+            seconds,
+            images_encoded: measured.encoded,
+            images_per_second: (measured.encoded > 0).then_some(rate),
+            curve: measured.curve,
+            host: HostRecord {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                commit: env!("PIXIO_EVAL_COMMIT").to_owned(),
+                device: device::name(&self.device),
+                cpu: device::cpu_model(),
+                threads: device::threads(),
+            },
+            started: rfc3339(started),
+            finished: rfc3339(Timestamp::now()),
+            warnings: measured.warnings,
+            skipped_images: measured.skipped,
+        };
+        (outcome, measured.rows)
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.request.workers.unwrap_or_else(device::threads)
+    }
 }
 
-fn one(
-    request: &Request,
-    host: &Host,
-    lazy: &Lazy<'_>,
-    plan: &RunPlan,
-    data: &Opened,
-    reporter: &Reporter,
-) -> Result<(Outcome, Vec<schema::PredictionRow>), RunError> {
-    let (started, began) = (Timestamp::now(), Instant::now());
-    let Stages::Knn(protocol) = &plan.protocol.stages;
-    let device = device::name(&host.device);
-    let bank = Bank::open(&host.cache, &knn::bank_key(plan, &device))?;
-    let extraction = Extraction {
-        device: &host.device,
-        protocol,
-        width: plan.backbone.width,
-        bank: &bank,
-        root: data.images.train.root(),
-        micro_batch: request.batch_size,
-        workers: request.workers.unwrap_or_else(device::threads),
-        skip_bad_images: request.skip_bad_images,
-        reporter,
-    };
-    let mut load = || lazy.get(host);
-    let measured = knn::measure(&extraction, &data.images, &mut load, reporter)?;
-    let mut seconds: BTreeMap<String, f64> = measured.seconds;
-    if let Some((_, load)) = lazy.loaded.get() {
-        seconds.insert("load".to_owned(), load.as_secs_f64());
+enum Begun {
+    Done(Box<RunRecord>),
+    Started(RunDir),
+}
+
+impl Report {
+    /// Takes a finished run, shown under the name asked for now, which may differ for the same
+    /// weights.
+    fn done(&mut self, mut record: RunRecord, plan: &RunPlan) {
+        record.plan.backbone = plan.backbone.clone();
+        self.records.push(record);
     }
-    seconds.insert("total".to_owned(), began.elapsed().as_secs_f64());
-    let rate = measured.encoded as f64 / measured.encoding.as_secs_f64().max(1e-9);
-    let outcome = Outcome {
-        metrics: measured.metrics,
-        seconds,
-        images_encoded: measured.encoded,
-        images_per_second: (measured.encoded > 0).then_some(rate),
-        host: HostRecord {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: env!("PIXIO_EVAL_COMMIT").to_owned(),
-            device,
-            cpu: device::cpu_model(),
-            threads: device::threads(),
-        },
-        started: rfc3339(started),
-        finished: rfc3339(Timestamp::now()),
-        warnings: Vec::new(),
-        skipped_images: measured.skipped,
-    };
-    Ok((outcome, measured.rows))
 }
 
 impl Lazy<'_> {
-    fn get(&self, host: &Host) -> Result<&dyn Backbone, RunError> {
+    pub(super) fn get(&self, host: &Host<'_>) -> Result<&dyn Backbone, RunError> {
         if let Some((backbone, _)) = self.loaded.get() {
             return Ok(&**backbone);
         }
@@ -250,47 +422,10 @@ impl Lazy<'_> {
     }
 }
 
+fn label(plan: &RunPlan) -> String {
+    format!("{} {}", plan.task, plan.backbone.name)
+}
+
 fn rfc3339(at: Timestamp) -> String {
     at.round(Unit::Second).unwrap_or(at).to_string()
-}
-
-/// The request's data sets that are there, with their folders; sample data is made later.
-fn present(request: &Request, reporter: &Reporter) -> Result<BTreeMap<String, PathBuf>, RunError> {
-    let mut present = BTreeMap::new();
-    let cells = request.cells.iter().map(|cell| &cell.dataset);
-    let names: BTreeSet<&String> = cells.chain(&request.required).collect();
-    for name in names {
-        let folder = locate::dataset(name, &request.data);
-        if request.sample || folder.is_dir() {
-            present.insert(name.clone(), folder);
-        } else if request.required.contains(name) {
-            return Err(RunError::NoData { name: name.clone(), folder });
-        } else {
-            reporter.say(format!("{name}: skipped, not at {}", folder.display()));
-        }
-    }
-    Ok(present)
-}
-
-/// Lists the data sets, by name.
-fn open_data(
-    request: &Request,
-    present: BTreeMap<String, PathBuf>,
-    cache: &Path,
-    reporter: &Reporter,
-) -> Result<BTreeMap<String, Opened>, RunError> {
-    let mut open = BTreeMap::new();
-    let measured = |name: &String| request.cells.iter().any(|cell| cell.dataset == *name);
-    for (name, folder) in present.into_iter().filter(|(name, _)| measured(name)) {
-        let folder = match request.sample {
-            true => locate::sample(&name, cache, reporter)?,
-            false => folder,
-        };
-        if interrupt::requested() {
-            return Err(RunError::Interrupted);
-        }
-        let opened = knn::open(&name, &folder, request.limit, request.seed)?;
-        open.insert(name, opened);
-    }
-    Ok(open)
 }

@@ -8,14 +8,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use schema::{FORMAT, Fingerprint, Outcome, PredictionRow, RunPlan, RunRecord};
+use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows};
 
 pub use error::StoreError;
 pub use files::write_whole;
 use files::{FAILED, PLAN, PREDICTIONS, PlanFile, RECORD, folder_name};
 pub use list::{Listed, Status};
 
-use crate::predictions::write_predictions;
+use crate::predictions::write_rows;
 
 /// The runs under one out folder; the format is documented at [`RunRecord`].
 #[derive(Clone, Debug)]
@@ -156,13 +156,9 @@ impl RunDir {
     ///
     /// # Errors
     /// When a file cannot be written; the run is then still unfinished.
-    pub fn finish(
-        &self,
-        outcome: &Outcome,
-        predictions: &[PredictionRow],
-    ) -> Result<RunRecord, StoreError> {
+    pub fn finish(&self, outcome: &Outcome, rows: &SampleRows) -> Result<RunRecord, StoreError> {
         let mut bytes = Vec::new();
-        write_predictions(&mut bytes, predictions).map_err(|source| StoreError::Predictions {
+        write_rows(&mut bytes, rows).map_err(|source| StoreError::Predictions {
             path: self.folder.join(PREDICTIONS),
             source,
         })?;

@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use schema::MetricValue;
+use schema::{EpochRecord, MetricValue};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::fixtures::{outcome, plan, prediction_rows, record};
-use crate::read_predictions;
+use crate::fixtures::{dense_record, depth_rows, outcome, plan, prediction_rows, record};
+use crate::read_rows;
 
 /// A store, and the folder to keep alive that holds it.
 fn store() -> (TempDir, Store) {
@@ -17,8 +17,12 @@ fn store() -> (TempDir, Store) {
 
 fn finish(store: &Store, plan: &RunPlan) -> PathBuf {
     let run = store.begin(plan).unwrap();
-    run.finish(&outcome(40.0), &prediction_rows(3)).unwrap();
+    run.finish(&outcome(40.0), &knn_rows()).unwrap();
     run.folder().to_owned()
+}
+
+fn knn_rows() -> SampleRows {
+    SampleRows::Knn(prediction_rows(3))
 }
 
 fn files(folder: &Path) -> BTreeSet<String> {
@@ -55,16 +59,13 @@ fn a_finished_run_is_found_again_with_its_rows() {
     assert_eq!(run.folder(), store.out().join(named));
     assert_eq!(store.finished(&plan).unwrap(), None);
 
-    let written = run.finish(&outcome(40.0), &prediction_rows(3)).unwrap();
+    let written = run.finish(&outcome(40.0), &knn_rows()).unwrap();
     assert_eq!(store.finished(&plan).unwrap(), Some(written));
     assert_eq!(
         files(run.folder()),
         ["plan.json", "predictions.parquet", "record.json"].map(str::to_owned).into()
     );
-    assert_eq!(
-        read_predictions(&run.folder().join("predictions.parquet")).unwrap(),
-        prediction_rows(3)
-    );
+    assert_eq!(read_rows(&run.folder().join("predictions.parquet")).unwrap(), knn_rows());
     let again = store.begin(&plan).unwrap_err();
     assert!(matches!(again, StoreError::AlreadyFinished { .. }), "{again}");
 
@@ -137,6 +138,49 @@ fn every_state_of_a_run_is_listed() {
     f-empty: unreadable ROOT/runs/imagenet1k/knn/f-empty-KEY holds neither plan.json nor record.json
     "#);
     assert!(files(&done).iter().all(|name| !name.starts_with('.')));
+}
+
+#[test]
+fn what_training_keeps_in_a_run_folder_is_neither_read_nor_touched() {
+    let (_root, store) = store();
+    let mut record = dense_record("pixio-b", "nyuv2", "dpt", 0.5);
+    record.outcome.curve = vec![
+        EpochRecord { epoch: 0, ..EpochRecord::default() },
+        EpochRecord {
+            epoch: 1,
+            loss: Some(0.1 + 0.2),
+            skipped_groups: 3,
+            metrics: [("rmse".to_owned(), 1.0 / 3.0)].into(),
+        },
+    ];
+    let kept = [
+        "best.safetensors",
+        "checkpoint-0001.json",
+        "checkpoint-0001.safetensors",
+        "head.safetensors",
+        "pictures",
+    ];
+    let folder = store.begin(&record.plan).unwrap().folder().to_owned();
+    fs::create_dir_all(folder.join("pictures/scene-0123456789ab")).unwrap();
+    fs::write(folder.join("pictures/record.json"), "no record").unwrap();
+    for name in &kept[..4] {
+        fs::write(folder.join(name), "{").unwrap();
+    }
+    assert_eq!(store.finished(&record.plan).unwrap(), None);
+    let listed = store.list().unwrap();
+    assert!(matches!(listed.as_slice(), [Listed { status: Status::Unfinished(_), .. }]));
+
+    let run = store.begin(&record.plan).unwrap();
+    assert_eq!(run.folder(), folder);
+    let rows = SampleRows::Depth(depth_rows(3));
+    let written = run.finish(&record.outcome, &rows).unwrap();
+    assert_eq!(store.finished(&record.plan).unwrap(), Some(written.clone()));
+    assert_eq!(written.outcome, record.outcome);
+    assert_eq!(read_rows(&folder.join("predictions.parquet")).unwrap(), rows);
+    let listed = store.list().unwrap();
+    assert!(matches!(listed.as_slice(), [Listed { status: Status::Finished(_), .. }]));
+    let ours = ["plan.json", "predictions.parquet", "record.json"];
+    assert_eq!(files(&folder), kept.iter().chain(&ours).map(ToString::to_string).collect());
 }
 
 #[test]
@@ -218,7 +262,7 @@ fn the_record_comes_last_and_a_failed_write_leaves_nothing_behind() {
     let run = store.begin(&plan("pixio-b")).unwrap();
     // A folder in the record's place: the rename fails, whoever runs the test.
     fs::create_dir_all(run.folder().join("record.json/in-the-way")).unwrap();
-    let error = run.finish(&outcome(40.0), &prediction_rows(3)).unwrap_err();
+    let error = run.finish(&outcome(40.0), &knn_rows()).unwrap_err();
     assert!(matches!(&error, StoreError::Io { action: "write", .. }), "{error}");
     assert_eq!(
         files(run.folder()),
@@ -227,7 +271,7 @@ fn the_record_comes_last_and_a_failed_write_leaves_nothing_behind() {
 
     fs::remove_dir_all(run.folder().join("record.json")).unwrap();
     assert!(matches!(store.list().unwrap()[0].status, Status::Unfinished(_)));
-    run.finish(&outcome(40.0), &prediction_rows(3)).unwrap();
+    run.finish(&outcome(40.0), &knn_rows()).unwrap();
     assert!(matches!(store.list().unwrap()[0].status, Status::Finished(_)));
 }
 
@@ -235,7 +279,7 @@ fn the_record_comes_last_and_a_failed_write_leaves_nothing_behind() {
 fn a_number_json_cannot_hold_is_refused_before_it_is_written() {
     let (_root, store) = store();
     let mut hot = plan("pixio-b");
-    let schema::Stages::Knn(knn) = &mut hot.protocol.stages;
+    let schema::Stages::Knn(knn) = &mut hot.protocol.stages else { unreachable!() };
     knn.vote.temperature = f64::NAN;
     let error = store.begin(&hot).unwrap_err();
     assert!(matches!(error, StoreError::NotRepresentable { .. }), "{error}");
@@ -278,7 +322,7 @@ proptest! {
             })
             .collect();
         let run = store.begin(&record.plan).unwrap();
-        run.finish(&record.outcome, &[]).unwrap();
+        run.finish(&record.outcome, &SampleRows::Knn(Vec::new())).unwrap();
 
         let back = store.finished(&record.plan).unwrap().unwrap();
         prop_assert_eq!(&back.plan, &record.plan);

@@ -2,7 +2,7 @@
 
 use schema::{Direction, RunRecord};
 
-use super::wide::{Cell, Rank, Row, SAMPLE, Section, direction, letter, sections};
+use super::wide::{Cell, Layout, Rank, Row, SAMPLE, Section, direction, letter, sections};
 use super::{Exporter, TableError};
 use crate::text::clean;
 
@@ -11,7 +11,7 @@ pub(super) struct Latex;
 impl Exporter for Latex {
     fn export(&self, records: &[&RunRecord]) -> Result<Vec<u8>, TableError> {
         let mut out = "% Needs \\usepackage{booktabs} in the preamble.\n".to_owned();
-        for section in sections(records) {
+        for section in sections(records, Layout::Backbones) {
             out += &table(&section);
         }
         Ok(out.into_bytes())
@@ -31,7 +31,7 @@ fn table(section: &Section) -> String {
         if width == 0 {
             continue;
         }
-        let task = escape(&group.task.to_string());
+        let task = escape(&group.heading);
         tasks += &format!(" & \\multicolumn{{{width}}}{{c}}{{{task}}}");
         rules += &format!("\\cmidrule(lr){{{from}-{}}}", from + width - 1);
         from += width;
@@ -124,7 +124,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{record, records};
+    use crate::fixtures::{
+        dense_record, mixed_records, on_sample_data, record, records, untrained,
+    };
+    use crate::{Format, TableOptions, render};
 
     fn latex(records: &[RunRecord]) -> String {
         String::from_utf8(Latex.export(&records.iter().collect::<Vec<_>>()).unwrap()).unwrap()
@@ -136,6 +139,20 @@ mod tests {
         records.push(record("pixio-s", 30.0));
         records[0].outcome.warnings = vec!["100% made up".to_owned()];
         insta::assert_snapshot!(latex(&records));
+    }
+
+    #[test]
+    fn the_table_of_knn_depth_and_segmentation() {
+        let mut records = mixed_records();
+        records.push(on_sample_data(untrained(dense_record(
+            "random:pixio-nano",
+            "nyuv2",
+            "dpt",
+            2.5,
+        ))));
+        let bytes = render(&records, Format::Latex, &TableOptions::default()).unwrap();
+        let table = String::from_utf8(bytes).unwrap();
+        insta::assert_snapshot!(table);
     }
 
     #[test]

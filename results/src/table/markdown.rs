@@ -2,7 +2,7 @@
 
 use schema::{Direction, RunRecord};
 
-use super::wide::{Cell, Rank, Row, SAMPLE, Section, direction, letter, sections};
+use super::wide::{Cell, Layout, Rank, Row, SAMPLE, Section, direction, letter, sections};
 use super::{Exporter, TableError};
 use crate::text::clean;
 
@@ -10,7 +10,7 @@ pub(super) struct Markdown;
 
 impl Exporter for Markdown {
     fn export(&self, records: &[&RunRecord]) -> Result<Vec<u8>, TableError> {
-        let tables: Vec<String> = sections(records).iter().map(table).collect();
+        let tables: Vec<String> = sections(records, Layout::Backbones).iter().map(table).collect();
         Ok(tables.join("\n").into_bytes())
     }
 }
@@ -21,13 +21,13 @@ fn table(section: &Section) -> String {
         out += &format!("**{SAMPLE}**\n\n");
     }
     let mut header = vec!["backbone".to_owned(), "protocol".to_owned(), "seed".to_owned()];
-    header.extend(section.columns().map(|(task, metric)| {
+    header.extend(section.columns().map(|(heading, metric)| {
         let arrow = match direction(metric) {
             Some(Direction::Up) => " ↑",
             Some(Direction::Down) => " ↓",
             None => "",
         };
-        format!("{}{arrow}", escape(&format!("{task} {metric}")))
+        format!("{}{arrow}", escape(&format!("{heading} {metric}")))
     }));
     out += &line(&header);
     let rule = (0..header.len()).map(|i| if i < 2 { ":--" } else { "--:" }.to_owned());
@@ -89,7 +89,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{record, records};
+    use crate::fixtures::{
+        dense_record, mixed_records, on_sample_data, record, records, untrained,
+    };
+    use crate::{Format, TableOptions, render};
 
     fn markdown(records: &[RunRecord]) -> String {
         String::from_utf8(Markdown.export(&records.iter().collect::<Vec<_>>()).unwrap()).unwrap()
@@ -101,6 +104,20 @@ mod tests {
         records[3].plan.protocol.name = "pixio+limit=100".to_owned();
         records.push(record("pixio-s", 30.0));
         insta::assert_snapshot!(markdown(&records));
+    }
+
+    #[test]
+    fn the_table_of_knn_depth_and_segmentation() {
+        let mut records = mixed_records();
+        records.push(on_sample_data(untrained(dense_record(
+            "random:pixio-nano",
+            "nyuv2",
+            "dpt",
+            2.5,
+        ))));
+        let bytes = render(&records, Format::Markdown, &TableOptions::default()).unwrap();
+        let table = String::from_utf8(bytes).unwrap();
+        insta::assert_snapshot!(table);
     }
 
     #[test]

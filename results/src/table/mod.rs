@@ -13,8 +13,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use polars::prelude::PolarsError;
-use schema::{Fingerprint, RunRecord};
+use schema::{Fingerprint, Outcome, RunRecord, Selection};
 
+use crate::headline::{default_metrics, selection};
 use crate::text::shown_protocol;
 
 /// What a table can be written as.
@@ -51,6 +52,11 @@ impl Format {
         }
     }
 
+    /// Whether a metric is a column, not a row.
+    fn is_wide(self) -> bool {
+        matches!(self, Self::Text | Self::Markdown | Self::Latex)
+    }
+
     fn exporter(self) -> &'static dyn Exporter {
         match self {
             Self::Text => &terminal::Text,
@@ -83,7 +89,7 @@ impl FromStr for Format {
     }
 }
 
-/// Which runs a table shows; an empty list lets every run through.
+/// Which runs a table shows, and which of their numbers; an empty list lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableOptions {
     /// Data sets, for example `imagenet1k`.
@@ -94,6 +100,12 @@ pub struct TableOptions {
     pub backbones: Vec<String>,
     /// Protocols by their whole name, for example `pixio+limit=100`.
     pub protocols: Vec<String>,
+    /// The selection shown; a run that has no epochs shows `last` whatever is asked. `None`: `best`
+    /// in the wide formats, every one in the long form.
+    pub selection: Option<Selection>,
+    /// Metrics by name, in the order of the wide formats' columns. Empty: in the wide formats those
+    /// the task is published with, in the long form every one.
+    pub metrics: Vec<String>,
 }
 
 /// Why there is no table.
@@ -105,7 +117,7 @@ pub enum TableError {
     /// A filter names something that no run has.
     #[error("no finished run has {what} `{wanted}`; there are: {}", known.join(", "))]
     Unknown {
-        /// What was filtered: `data set`, `head`, `backbone` or `protocol`.
+        /// What was filtered: `data set`, `head`, `backbone`, `protocol` or `metric`.
         what: &'static str,
         /// The filter's word.
         wanted: String,
@@ -126,7 +138,8 @@ pub enum TableError {
 /// Writes a table in one format. To add a format: a file with an implementation, and a line in
 /// [`Format`].
 pub trait Exporter {
-    /// The table over `records`, which are already chosen, of different keys and at least one.
+    /// The table over `records`, which are already chosen, of different keys and at least one. They
+    /// hold the metrics to show; for a wide format those of one selection a record.
     ///
     /// # Errors
     /// When the format cannot be written.
@@ -144,7 +157,35 @@ pub fn render(
     format: Format,
     options: &TableOptions,
 ) -> Result<Vec<u8>, TableError> {
-    format.exporter().export(&choose(records, options)?)
+    let shown = choose(records, options)?.into_iter().map(|record| narrow(record, format, options));
+    let shown: Vec<RunRecord> = shown
+        .filter(|record| options.metrics.is_empty() || !record.outcome.metrics.is_empty())
+        .collect();
+    match shown.is_empty() {
+        true => Err(TableError::NothingMatches),
+        false => format.exporter().export(&shown.iter().collect::<Vec<_>>()),
+    }
+}
+
+/// The record with the metrics to show and without its curve.
+fn narrow(record: &RunRecord, format: Format, options: &TableOptions) -> RunRecord {
+    let asked: Vec<&str> = match options.metrics.as_slice() {
+        [] if format.is_wide() => default_metrics(&record.plan).to_vec(),
+        asked => asked.iter().map(String::as_str).collect(),
+    };
+    let one = (format.is_wide() || options.selection.is_some())
+        .then(|| selection(record, options.selection));
+    let outcome = &record.outcome;
+    let mut metrics = outcome.metrics.clone();
+    metrics.retain(|metric| {
+        one.is_none_or(|one| metric.selection == one)
+            && (asked.is_empty() || asked.contains(&metric.name.as_str()))
+    });
+    if format.is_wide() {
+        metrics.sort_by_key(|metric| asked.iter().position(|name| *name == metric.name));
+    }
+    let outcome = Outcome { metrics, curve: Vec::new(), ..outcome.clone() };
+    RunRecord { outcome, ..record.clone() }
 }
 
 fn choose<'a>(
@@ -169,6 +210,12 @@ fn choose<'a>(
             return Err(TableError::Unknown { what, wanted: wanted.clone(), known });
         }
     }
+    if let Some(wanted) = options.metrics.iter().find(|wanted| {
+        !records.iter().any(|r| r.outcome.metrics.iter().any(|metric| metric.name == **wanted))
+    }) {
+        let known = metric_names(records);
+        return Err(TableError::Unknown { what: "metric", wanted: wanted.clone(), known });
+    }
     let mut chosen: BTreeMap<Fingerprint, &RunRecord> = BTreeMap::new();
     for record in records {
         let passes = |&(_, wanted, get): &(_, &[String], Get)| {
@@ -188,10 +235,25 @@ fn choose<'a>(
     }
 }
 
+/// Names of the metrics that any record has, those by class in one word.
+fn metric_names(records: &[RunRecord]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for metric in records.iter().flat_map(|record| &record.outcome.metrics) {
+        let name = match metric.name.split_once('/') {
+            Some((base, _)) => format!("{base}/CLASS"),
+            None => metric.name.clone(),
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{record, records};
+    use crate::fixtures::{mixed_records, record, records, without_epochs};
 
     fn backbones(options: &TableOptions) -> Vec<String> {
         let records = records();
@@ -230,6 +292,55 @@ mod tests {
         options.backbones = vec!["pixio-b".to_owned()];
         options.protocols = vec!["sample".to_owned()];
         insta::assert_snapshot!(fails(&records(), &options), @"no finished run matches all the filters at once");
+    }
+
+    /// Data set, head, metric and selection of the long form's rows.
+    fn long(options: &TableOptions) -> Vec<String> {
+        let mut records = mixed_records();
+        records.push(without_epochs(crate::fixtures::dense_record("pixio-h", "nyuv2", "dpt", 1.0)));
+        let table = String::from_utf8(render(&records, Format::Csv, options).unwrap()).unwrap();
+        let row = |line: &str| {
+            let cells: Vec<_> = line.split(',').collect();
+            format!("{} {}/{} {} {}", cells[0], cells[1], cells[2], cells[5], cells[9])
+        };
+        table.lines().skip(1).map(row).collect()
+    }
+
+    #[test]
+    fn the_long_form_has_every_metric_and_selection_unless_asked() {
+        let all = long(&TableOptions::default());
+        assert_eq!(all.len(), 2 * 8 + 4 * 3 * 9 + 3 * 3 * 4 + 9);
+        for selection in ["last", "best", "best-each"] {
+            assert!(all.contains(&format!("pixio-b ade20k/dpt iou/wall {selection}")));
+        }
+        let options = TableOptions {
+            selection: Some(Selection::BestEach),
+            metrics: ["rmse", "top1@10"].map(str::to_owned).into(),
+            ..TableOptions::default()
+        };
+        insta::assert_snapshot!(long(&options).join("\n"), @r"
+        pixio-b imagenet1k/knn top1@10 last
+        pixio-l imagenet1k/knn top1@10 last
+        pixio-b nyuv2/dpt rmse best-each
+        pixio-l nyuv2/dpt rmse best-each
+        pixio-h nyuv2/dpt rmse last
+        pixio-b nyuv2/linear rmse best-each
+        pixio-l nyuv2/linear rmse best-each
+        ");
+    }
+
+    #[test]
+    fn a_metric_that_no_run_has_is_refused() {
+        let options = TableOptions { metrics: vec!["iou".to_owned()], ..TableOptions::default() };
+        let error = render(&mixed_records(), Format::Text, &options).unwrap_err();
+        insta::assert_snapshot!(error, @"no finished run has metric `iou`; there are: top1@10, top5@10, top1@20, top5@20, top1@100, top5@100, top1@200, top5@200, delta1, delta2, delta3, abs_rel, sq_rel, rmse, rmse_log, log10, silog, miou, pixel_acc, iou/CLASS");
+        let options = TableOptions {
+            metrics: vec!["miou".to_owned()],
+            heads: vec!["knn".to_owned()],
+            ..TableOptions::default()
+        };
+        let error = render(&mixed_records(), Format::Text, &options).unwrap_err();
+        assert!(matches!(error, TableError::NothingMatches), "{error}");
     }
 
     #[test]

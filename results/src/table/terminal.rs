@@ -1,12 +1,15 @@
-//! For the terminal: a box a task, so that any number of tasks stays readable.
+//! For the terminal: a box a data set, so that any number of tasks stays readable. Its heads are rows.
+
+use std::collections::BTreeMap;
 
 use comfy_table::{
     Cell as Field, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets,
 };
 use schema::RunRecord;
 
-use super::wide::{Cell, Row, SAMPLE, Section, letter, sections};
+use super::wide::{Cell, Layout, Row, SAMPLE, Section, letter, sections};
 use super::{Exporter, TableError};
+use crate::headline::chosen_by;
 use crate::text::{clean, wrap};
 
 /// Columns of a terminal that everything fits in where the names allow it.
@@ -17,26 +20,31 @@ pub(super) struct Text;
 impl Exporter for Text {
     fn export(&self, records: &[&RunRecord]) -> Result<Vec<u8>, TableError> {
         let mut tables = Vec::new();
-        for task in tasks(records) {
-            let of_task: Vec<&RunRecord> =
-                records.iter().copied().filter(|r| r.plan.task == *task).collect();
-            tables
-                .extend(sections(&of_task).iter().map(|section| table(&task.to_string(), section)));
+        for ((dataset, _), records) in boxes(records) {
+            let sections = sections(&records, Layout::Heads);
+            tables.extend(sections.iter().map(|section| table(dataset, section)));
         }
         Ok(tables.join("\n").into_bytes())
     }
 }
 
-fn tasks<'a>(records: &[&'a RunRecord]) -> Vec<&'a schema::TaskHead> {
-    let mut tasks: Vec<_> = records.iter().map(|record| &record.plan.task).collect();
-    tasks.sort();
-    tasks.dedup();
-    tasks
+/// Records by data set and kind of task: k-NN and a trained head have no metric in common.
+fn boxes<'a>(
+    records: &[&'a RunRecord],
+) -> BTreeMap<(&'a str, Option<&'static str>), Vec<&'a RunRecord>> {
+    let mut boxes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for record in records {
+        let kind = chosen_by(&record.plan);
+        boxes.entry((record.plan.task.dataset.as_str(), kind)).or_default().push(*record);
+    }
+    boxes
 }
 
-fn table(task: &str, section: &Section) -> String {
+fn table(dataset: &str, section: &Section) -> String {
+    let head = section.one_head();
     let (protocol, seed) = (section.one_protocol(), section.one_seed());
     let mut header = vec!["backbone".to_owned()];
+    header.extend(head.is_none().then(|| "head".to_owned()));
     header.extend(protocol.is_none().then(|| "protocol".to_owned()));
     header.extend(seed.is_none().then(|| "seed".to_owned()));
     let texts = header.len() - usize::from(seed.is_none());
@@ -50,6 +58,7 @@ fn table(task: &str, section: &Section) -> String {
         .set_header(header);
     for row in &section.rows {
         let mut cells = vec![backbone(row)];
+        cells.extend(head.is_none().then(|| clean(&row.head)));
         cells.extend(protocol.is_none().then(|| clean(&row.protocol)));
         cells.extend(seed.is_none().then(|| row.seed.to_string()));
         let shown =
@@ -72,7 +81,8 @@ fn table(task: &str, section: &Section) -> String {
     }
     caption.extend(section.legend());
 
-    let mut out = clean(task);
+    let mut out = clean(dataset);
+    out.extend(head.map(|head| format!("/{}", clean(head))));
     if section.sample {
         out += &format!("\n{SAMPLE}");
     }
@@ -103,8 +113,13 @@ fn backbone(row: &Row) -> String {
 
 #[cfg(test)]
 mod tests {
+    use schema::Selection;
+
     use super::*;
-    use crate::fixtures::{record, records};
+    use crate::fixtures::{
+        dense_record, mixed_records, on_sample_data, record, records, untrained, without_epochs,
+    };
+    use crate::{Format, TableOptions, render};
 
     fn text(records: &[RunRecord]) -> String {
         String::from_utf8(Text.export(&records.iter().collect::<Vec<_>>()).unwrap()).unwrap()
@@ -122,6 +137,21 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_knn_depth_and_segmentation() {
+        let mut records = mixed_records();
+        records.push(on_sample_data(untrained(dense_record(
+            "random:pixio-nano",
+            "nyuv2",
+            "dpt",
+            2.5,
+        ))));
+        let bytes = render(&records, Format::Text, &TableOptions::default()).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        insta::assert_snapshot!(text);
+        assert!(widest(&text) <= 100);
+    }
+
+    #[test]
     fn protocols_and_seeds_that_differ_get_columns() {
         let mut records = records();
         records[2].plan.seed = 1;
@@ -131,6 +161,21 @@ mod tests {
                 .to_owned(),
         ];
         let text = text(&records);
+        insta::assert_snapshot!(text);
+        assert!(widest(&text) <= 100);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_shown() {
+        let mut records = mixed_records();
+        records.truncate(5);
+        records.push(without_epochs(dense_record("pixio-b", "ade20k", "dpt", 20.0)));
+        let options = TableOptions {
+            selection: Some(Selection::BestEach),
+            metrics: ["rmse", "silog", "miou", "iou/wall"].map(str::to_owned).into(),
+            ..TableOptions::default()
+        };
+        let text = String::from_utf8(render(&records, Format::Text, &options).unwrap()).unwrap();
         insta::assert_snapshot!(text);
         assert!(widest(&text) <= 100);
     }

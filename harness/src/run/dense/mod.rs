@@ -1,0 +1,189 @@
+//! Depth and segmentation: heads trained side by side on one stream of frozen features.
+//!
+//! All probes of a data set that read the same training samples share one encoder pass a batch. A
+//! probe's result is what it would have got alone: samples depend on seed, data set, epoch and
+//! index, and each probe has its own head, optimiser, schedule and checkpoints.
+
+mod checkpoint;
+mod evaluate;
+mod features;
+mod protocol;
+mod train;
+
+use std::path::Path;
+
+use schema::{
+    BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, MetricValue,
+    Objective, Protocol, RunPlan, Selection, Stages, TaskHead,
+};
+use tasks::data::{Dataset, Registry};
+use tasks::dense::{PairedSet, TargetForm, steps_per_epoch};
+
+use super::RunError;
+use super::session::{Measured, Request};
+use crate::resolve::Resolved;
+
+pub use checkpoint::CheckpointError;
+pub(super) use train::{Stream, Trained, run};
+
+/// A data set ready to train on.
+pub(super) struct Opened {
+    pub(super) dataset: Dataset,
+    /// The samples, cut to `--limit`.
+    pub(super) set: PairedSet,
+    pub(super) form: TargetForm,
+    pub(super) record: DataRecord,
+    /// What a reader of the numbers must know of the data.
+    pub(super) notes: Vec<String>,
+    /// Seed of order and crops.
+    pub(super) stream_seed: u64,
+}
+
+/// Index of the best validated epoch of a curve: lowest rmse or highest miou, the first of equal ones.
+pub(super) fn best(curve: &[EpochRecord]) -> Option<usize> {
+    let primary = |line: &EpochRecord| {
+        let rmse = line.metrics.get("rmse").map(|rmse| -rmse);
+        rmse.or_else(|| line.metrics.get("miou").copied())
+    };
+    let validated = curve.iter().enumerate().filter_map(|(at, line)| Some((at, primary(line)?)));
+    let better = |best: (usize, f64), next: (usize, f64)| if next.1 > best.1 { next } else { best };
+    validated.reduce(better).map(|(at, _)| at)
+}
+
+/// Every metric of a finished run: of the last epoch, of the best one, and each at its own best.
+pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
+    let Some(last) = curve.last() else { return Vec::new() };
+    let value = |name: &String, value: f64, selection| MetricValue {
+        name: name.clone(),
+        value,
+        ci_low: None,
+        ci_high: None,
+        selection,
+    };
+    let of = |line: &EpochRecord, selection| -> Vec<MetricValue> {
+        line.metrics.iter().map(|(name, x)| value(name, *x, selection)).collect()
+    };
+    let mut all = of(last, Selection::Last);
+    let trained = last.epoch > 0;
+    let Some(best) = best(curve).filter(|_| trained) else { return all };
+    all.extend(of(&curve[best], Selection::Best));
+    for name in last.metrics.keys().filter(|name| !name.contains('/')) {
+        let values = curve.iter().filter_map(|line| line.metrics.get(name).copied());
+        let up = schema::describe(name).is_some_and(|d| d.direction == Direction::Up);
+        let best = values.reduce(|a, b| if (b > a) == up && b != a { b } else { a });
+        all.extend(best.map(|x| value(name, x, Selection::BestEach)));
+    }
+    all
+}
+
+/// Lists the data, settles how its targets are stored, and cuts it to `limit` samples a split.
+pub(super) fn open(name: &str, root: &Path, request: &Request) -> Result<Opened, RunError> {
+    let registry = Registry::builtin()?;
+    let Some(dataset) = registry.get(name) else {
+        return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
+    };
+    let set = PairedSet::open(dataset, root)?;
+    let form = set.target_form(dataset, request.labels)?;
+    let sample = tasks::sample::is_sample(root).is_some();
+    let mut splits = set.records(dataset);
+    if sample {
+        splits.values_mut().for_each(|split| split.published = None);
+    }
+    let record = DataRecord {
+        name: name.to_owned(),
+        root: root.display().to_string(),
+        fingerprint: set.fingerprint(),
+        splits,
+        classes: dataset.classes.unwrap_or(0),
+        sample,
+    };
+    let notes = if sample { Vec::new() } else { set.notes(dataset) };
+    let set = match request.limit {
+        Some(limit) => set.take(limit, request.seed),
+        None => set,
+    };
+    let stream_seed = request.seed;
+    Ok(Opened { dataset: dataset.clone(), set, form, record, notes, stream_seed })
+}
+
+/// Resolves the protocol of one head for one backbone on one copy of the data.
+pub(super) fn plan(
+    request: &Request,
+    task: &TaskHead,
+    resolved: &Resolved,
+    backbone: &BackboneRecord,
+    data: &Opened,
+    (dtype, standard_dtype): (&str, &str),
+) -> Result<RunPlan, RunError> {
+    let changes = protocol::Changes {
+        base: request.protocol.clone(),
+        epochs: request.epochs,
+        limit: request.limit,
+    };
+    let (mut name, stages) = protocol::protocol(
+        &data.dataset,
+        &task.head,
+        backbone,
+        &resolved.preparation,
+        resolved.architecture.dimensions().summary_tokens > 0,
+        dtype,
+        &changes,
+    );
+    if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
+        name.push_str(&format!("+dtype={dtype}"));
+    }
+    let head_weights = match &request.head_weights {
+        Some(path) => Some(head_hash(path)?),
+        None => None,
+    };
+    if let Some(hash) = &head_weights {
+        name.push_str(&format!("+head={}", hash.short()));
+    }
+    let training = &stages.training;
+    let samples = data.set.train.pairs().len();
+    if training.epochs > 0 && steps(&stages, samples) == 0 {
+        return Err(RunError::TooFewSamples {
+            dataset: task.dataset.clone(),
+            samples,
+            batch: training.groups * training.group_size,
+        });
+    }
+    let protocol = Protocol { name, stages: Stages::Dense(stages) };
+    Ok(RunPlan {
+        task: task.clone(),
+        backbone: backbone.clone(),
+        protocol_fingerprint: protocol.fingerprint(),
+        protocol,
+        data: data.record.clone(),
+        seed: request.seed,
+        skip_bad_images: false,
+        head_weights,
+        micro_batch: request.batch_size,
+    })
+}
+
+/// A finished probe's numbers.
+pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
+    let Trained { curve, rows, spent } = trained;
+    let seconds = [("encode", spent.encode), ("train", spent.train), ("validate", spent.validate)];
+    Measured {
+        metrics: metrics(&curve),
+        curve,
+        rows,
+        seconds: seconds.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).into(),
+        encoded: spent.images,
+        encoding: spent.encode,
+        skipped: Vec::new(),
+        warnings: data.notes.clone(),
+    }
+}
+
+fn head_hash(path: &Path) -> Result<Fingerprint, RunError> {
+    let bytes = std::fs::read(path)
+        .map_err(|source| RunError::HeadFile { path: path.to_path_buf(), source })?;
+    Ok(blake3::hash(&bytes).into())
+}
+
+fn steps(protocol: &DenseProtocol, samples: usize) -> usize {
+    steps_per_epoch(samples, protocol.training.groups, protocol.training.group_size)
+}

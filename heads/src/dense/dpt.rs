@@ -1,0 +1,181 @@
+use candle_core::{DType, Tensor};
+
+use super::head::{DenseHead, Forward, HeadConfig, check_taps};
+use super::weights::{Builder, Conv, Mode, Transposed, Variable};
+use super::{HeadError, LoadProblem};
+
+/// Dense prediction transformer head (Ranftl et al., arXiv 2103.13413, section 3): four taps are
+/// reassembled to four scales and fused from deep to shallow. No batch norm.
+pub(super) struct Dpt {
+    config: HeadConfig,
+    dtype: DType,
+    levels: [Level; 4],
+    /// Shallow to deep, as the levels.
+    fusions: [Fusion; 4],
+    output: [Conv; 2],
+    parameters: Vec<Variable>,
+}
+
+impl Dpt {
+    pub(super) fn build(
+        config: &HeadConfig,
+        channels: [usize; 4],
+        features: usize,
+        dtype: DType,
+        mut from: Builder<'_>,
+    ) -> Result<Self, LoadProblem> {
+        let b = &mut from;
+        let [c0, c1, c2, c3] = channels;
+        let p0 = b.conv("projects.0", [config.width, c0], 1)?;
+        let p1 = b.conv("projects.1", [config.width, c1], 1)?;
+        let p2 = b.conv("projects.2", [config.width, c2], 1)?;
+        let p3 = b.conv("projects.3", [config.width, c3], 1)?;
+        let s0 = Scale::Enlarge(b.transposed("resize_layers.0", c0, 4)?);
+        let s1 = Scale::Enlarge(b.transposed("resize_layers.1", c1, 2)?);
+        let mut halve = b.conv("resize_layers.3", [c3, c3], 3)?;
+        halve.stride = 2;
+        let r0 = b.conv_without_bias("scratch.layer1_rn", [c0, features], 3)?;
+        let r1 = b.conv_without_bias("scratch.layer2_rn", [c1, features], 3)?;
+        let r2 = b.conv_without_bias("scratch.layer3_rn", [c2, features], 3)?;
+        let r3 = b.conv_without_bias("scratch.layer4_rn", [c3, features], 3)?;
+        let fusions = [
+            Fusion::build(b, "scratch.refinenet1", features)?,
+            Fusion::build(b, "scratch.refinenet2", features)?,
+            Fusion::build(b, "scratch.refinenet3", features)?,
+            Fusion::build(b, "scratch.refinenet4", features)?,
+        ];
+        let output = [
+            b.conv("scratch.output_conv.0", [features, features], 3)?,
+            b.conv("scratch.output_conv.2", [features, config.outputs], 1)?,
+        ];
+        from.finish()?;
+        Ok(Self {
+            config: config.clone(),
+            dtype,
+            levels: [
+                Level { project: p0, scale: s0, reduce: r0 },
+                Level { project: p1, scale: s1, reduce: r1 },
+                Level { project: p2, scale: Scale::Keep, reduce: r2 },
+                Level { project: p3, scale: Scale::Halve(halve), reduce: r3 },
+            ],
+            fusions,
+            output,
+            parameters: from.parameters,
+        })
+    }
+}
+
+impl DenseHead for Dpt {
+    fn config(&self) -> &HeadConfig {
+        &self.config
+    }
+
+    fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError> {
+        check_taps(&self.config, taps)?;
+        let mode = Mode { train, dtype: self.dtype };
+        let maps: Vec<Tensor> = self
+            .levels
+            .iter()
+            .zip(taps)
+            .map(|(level, tap)| level.forward(tap, mode))
+            .collect::<candle_core::Result<_>>()?;
+        let mut path: Option<Tensor> = None;
+        for (level, (fusion, map)) in self.fusions.iter().zip(&maps).enumerate().rev() {
+            let (_, _, h, w) = map.dims4()?;
+            let size = match level.checked_sub(1) {
+                Some(next) => maps[next].dims4().map(|(_, _, h, w)| (h, w))?,
+                None => (2 * h, 2 * w),
+            };
+            path = Some(fusion.forward(path.as_ref(), map, size, mode)?);
+        }
+        let mut x = path.ok_or(HeadError::TapCount { expected: 4, found: 0 })?;
+        x = ops::relu(&self.output[0].forward(&x, mode)?)?;
+        Ok(Forward { logits: self.output[1].forward(&x, mode)?, statistics: Vec::new() })
+    }
+
+    fn parameters(&self) -> &[Variable] {
+        &self.parameters
+    }
+
+    fn statistics(&self) -> &[Variable] {
+        &[]
+    }
+}
+
+/// From a tap to a map of the fusion's width at its own scale.
+struct Level {
+    project: Conv,
+    scale: Scale,
+    reduce: Conv,
+}
+
+enum Scale {
+    Enlarge(Transposed),
+    Keep,
+    Halve(Conv),
+}
+
+impl Level {
+    fn forward(&self, tap: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
+        let x = self.project.forward(tap, mode)?;
+        let x = match &self.scale {
+            Scale::Enlarge(conv) => conv.forward(&x, mode)?,
+            Scale::Keep => x,
+            Scale::Halve(conv) => conv.forward(&x, mode)?,
+        };
+        self.reduce.forward(&x, mode)
+    }
+}
+
+/// Adds a level to the path from the deeper ones and enlarges it to the next level's size.
+struct Fusion {
+    /// The deepest block has this unit too, though nothing passes through it.
+    skip: ResidualUnit,
+    path: ResidualUnit,
+    out: Conv,
+}
+
+impl Fusion {
+    fn build(b: &mut Builder<'_>, name: &str, features: usize) -> Result<Self, LoadProblem> {
+        let out = b.conv(&format!("{name}.out_conv"), [features, features], 1)?;
+        let skip = ResidualUnit::build(b, &format!("{name}.resConfUnit1"), features)?;
+        let path = ResidualUnit::build(b, &format!("{name}.resConfUnit2"), features)?;
+        Ok(Self { skip, path, out })
+    }
+
+    fn forward(
+        &self,
+        deeper: Option<&Tensor>,
+        map: &Tensor,
+        (height, width): (usize, usize),
+        mode: Mode,
+    ) -> candle_core::Result<Tensor> {
+        let x = match deeper {
+            Some(deeper) => (deeper + self.skip.forward(map, mode)?)?,
+            None => map.clone(),
+        };
+        let x = self.path.forward(&x, mode)?;
+        // Resizes are f32 whatever the convolutions' type.
+        let x = ops::resize_bilinear(&x.to_dtype(DType::F32)?, height, width)?;
+        self.out.forward(&x, mode)
+    }
+}
+
+/// `x + conv2(relu(conv1(relu(x))))`.
+struct ResidualUnit {
+    conv1: Conv,
+    conv2: Conv,
+}
+
+impl ResidualUnit {
+    fn build(b: &mut Builder<'_>, name: &str, features: usize) -> Result<Self, LoadProblem> {
+        let conv1 = b.conv(&format!("{name}.conv1"), [features, features], 3)?;
+        let conv2 = b.conv(&format!("{name}.conv2"), [features, features], 3)?;
+        Ok(Self { conv1, conv2 })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
+        let y = self.conv1.forward(&ops::relu(x)?, mode)?;
+        x + self.conv2.forward(&ops::relu(&y)?, mode)?
+    }
+}

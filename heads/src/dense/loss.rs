@@ -1,0 +1,228 @@
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use schema::Objective;
+
+use super::input::shape;
+use super::{HeadError, nll};
+
+/// What the head should have predicted, at the crop's resolution.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    /// Depth in metres, `[B, H, W]` f32, on the head's device; not valid outside the objective's range.
+    Depth(Tensor),
+    /// Class labels `[B, H, W]`, row-major, on the host.
+    Labels {
+        /// The labels.
+        labels: Arc<[u8]>,
+        /// `[B, H, W]`.
+        shape: [usize; 3],
+    },
+}
+
+impl Targets {
+    /// `[B, H, W]`.
+    ///
+    /// # Errors
+    /// If depth does not have three dimensions, or the labels are not as many as their shape says.
+    pub fn shape(&self) -> Result<[usize; 3], HeadError> {
+        match self {
+            Self::Depth(depth) => {
+                let dims: Result<[usize; 3], _> = depth.dims().try_into();
+                dims.map_err(|_| shape("target depth", "[B, H, W]".to_owned(), depth))
+            }
+            Self::Labels { labels, shape } if labels.len() == shape.iter().product::<usize>() => {
+                Ok(*shape)
+            }
+            Self::Labels { labels, shape } => Err(HeadError::Shape {
+                what: "labels",
+                expected: format!("[B, H, W] = {shape:?}"),
+                found: vec![labels.len()],
+            }),
+        }
+    }
+}
+
+/// The loss of a batch.
+pub struct Loss {
+    /// Mean over the groups with a valid pixel, a scalar with a graph; none if no group has one.
+    pub value: Option<Tensor>,
+    /// Groups without a valid pixel, which the mean leaves out.
+    pub skipped: Vec<usize>,
+}
+
+/// Outputs a head needs for `objective`.
+pub fn outputs(objective: &Objective) -> usize {
+    match *objective {
+        Objective::Depth { .. } => 1,
+        Objective::Segmentation { classes, .. } => classes,
+    }
+}
+
+/// The loss of logits `[B, outputs, h, w]`, resized to the targets (bilinear, corners aligned).
+///
+/// The batch is cut into `groups` runs of as many samples, the loss is taken over the valid pixels of
+/// each, and the losses are averaged (PROTOCOL section 3). With d = log target - log max(prediction,
+/// min): SiLog, sqrt(mean(d^2) - mean(d)^2 / 2), over pixels with min <= target <= max; or cross
+/// entropy over pixels that are not ignored.
+///
+/// # Errors
+/// If targets, logits, objective and groups do not fit each other, or a label is not a class.
+pub fn loss(
+    logits: &Tensor,
+    targets: &Targets,
+    objective: &Objective,
+    groups: usize,
+) -> Result<Loss, HeadError> {
+    let [batch, h, w] = targets.shape()?;
+    if !matches!(logits.dims(), &[b, c, _, _] if b == batch && c == outputs(objective)) {
+        let expected = format!("[{batch}, {}, h, w]", outputs(objective));
+        return Err(shape("logits", expected, logits));
+    }
+    if groups == 0 || !batch.is_multiple_of(groups) {
+        return Err(HeadError::Groups { batch, groups });
+    }
+    match (objective, targets) {
+        (&Objective::Depth { min, max }, Targets::Depth(target)) => {
+            let prediction = depth(logits, (h, w), max)?.squeeze(1)?;
+            silog(&prediction, target, [min, max], groups)
+        }
+        (&Objective::Segmentation { classes, ignore }, Targets::Labels { labels, .. }) => {
+            check_labels(labels, h * w, classes, ignore)?;
+            cross_entropy(&resized(logits, (h, w))?, labels, ignore, groups)
+        }
+        (Objective::Depth { .. }, _) => {
+            Err(HeadError::TargetKind { expected: "depth", found: "labels" })
+        }
+        (Objective::Segmentation { .. }, _) => {
+            Err(HeadError::TargetKind { expected: "labels", found: "depth" })
+        }
+    }
+}
+
+/// What sliding windows sum, from logits `[B, outputs, h, w]`, at `size`: depth in metres `[B, 1, H,
+/// W]`, or class probabilities `[B, classes, H, W]`; f32.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn prediction(
+    logits: &Tensor,
+    objective: &Objective,
+    size: (usize, usize),
+) -> Result<Tensor, HeadError> {
+    Ok(match *objective {
+        Objective::Depth { max, .. } => depth(logits, size, max)?,
+        Objective::Segmentation { .. } => nll::softmax(&resized(logits, size)?)?,
+    })
+}
+
+/// Resizes are f32 whatever the convolutions' type.
+fn resized(logits: &Tensor, (h, w): (usize, usize)) -> candle_core::Result<Tensor> {
+    ops::resize_bilinear(&logits.to_dtype(DType::F32)?, h, w)
+}
+
+/// Metres: sigmoid times `max`.
+fn depth(logits: &Tensor, size: (usize, usize), max: f64) -> candle_core::Result<Tensor> {
+    sigmoid(&resized(logits, size)?)? * max
+}
+
+fn sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
+    // exp(80) is finite, and its square's reciprocal, which the gradient takes, is 0.
+    (at_least(x, -80.0)?.neg()?.exp()? + 1.0)?.recip()
+}
+
+/// The larger of `x` and `floor`; a NaN stays one, and the gradient is 0 below the floor.
+fn at_least(x: &Tensor, floor: f64) -> candle_core::Result<Tensor> {
+    x.lt(floor)?.where_cond(&Tensor::full(floor as f32, x.shape(), x.device())?, x)
+}
+
+fn silog(
+    prediction: &Tensor,
+    target: &Tensor,
+    [min, max]: [f64; 2],
+    groups: usize,
+) -> Result<Loss, HeadError> {
+    let valid = (target.ge(min)? * target.le(max)?)?;
+    let target = valid.where_cond(target, &target.ones_like()?)?;
+    let valid = valid.to_dtype(DType::F32)?;
+    let d = ((target.log()? - at_least(prediction, min)?.log()?)? * &valid)?;
+    let counts = group_sums(&valid, groups)?.to_vec1::<f32>()?;
+    let kept = Kept::of(&counts, target.device())?;
+    let Some(mean) = kept.mean(&group_sums(&d, groups)?)? else {
+        return kept.loss(None);
+    };
+    let Some(square) = kept.mean(&group_sums(&d.sqr()?, groups)?)? else {
+        return kept.loss(None);
+    };
+    kept.loss(Some((square - (mean.sqr()? * 0.5)?)?.sqrt()?))
+}
+
+fn cross_entropy(
+    logits: &Tensor,
+    labels: &Arc<[u8]>,
+    ignore: u8,
+    groups: usize,
+) -> Result<Loss, HeadError> {
+    let losses = nll::negative_log_likelihood(logits, labels)?;
+    let counts: Vec<f32> = labels
+        .chunks(labels.len() / groups)
+        .map(|group| group.iter().filter(|&&label| label != ignore).count() as f32)
+        .collect();
+    let kept = Kept::of(&counts, logits.device())?;
+    kept.loss(kept.mean(&group_sums(&losses, groups)?)?)
+}
+
+fn check_labels(labels: &[u8], pixels: usize, classes: usize, ignore: u8) -> Result<(), HeadError> {
+    let bad = labels.iter().position(|&label| label != ignore && usize::from(label) >= classes);
+    bad.map_or(Ok(()), |at| {
+        Err(HeadError::Label { sample: at / pixels, label: labels[at], classes, ignore })
+    })
+}
+
+/// `[B, H, W]` to sums over each group, `[groups]`. Lines are summed first, which keeps f32 sums short.
+fn group_sums(x: &Tensor, groups: usize) -> candle_core::Result<Tensor> {
+    let (batch, h, w) = x.dims3()?;
+    x.contiguous()?.reshape((groups, batch / groups * h, w))?.sum(2)?.sum(1)
+}
+
+/// The groups with a valid pixel.
+struct Kept {
+    /// Their indices, where some group has none.
+    select: Option<Tensor>,
+    /// Their valid pixels, `[kept]`.
+    counts: Option<Tensor>,
+    skipped: Vec<usize>,
+}
+
+impl Kept {
+    fn of(counts: &[f32], device: &candle_core::Device) -> candle_core::Result<Self> {
+        let (kept, skipped): (Vec<usize>, _) =
+            (0..counts.len()).partition(|&group| counts[group] > 0.0);
+        let kept_counts: Vec<f32> = kept.iter().map(|&group| counts[group]).collect();
+        let indices: Vec<u32> = kept.iter().map(|&group| group as u32).collect();
+        let some = |wanted: bool| wanted && !kept.is_empty();
+        Ok(Self {
+            select: some(!skipped.is_empty()).then(|| Tensor::new(indices, device)).transpose()?,
+            counts: some(true).then(|| Tensor::new(kept_counts, device)).transpose()?,
+            skipped,
+        })
+    }
+
+    /// Means `[kept]` over the valid pixels, from sums `[groups]`.
+    fn mean(&self, sums: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let Some(counts) = &self.counts else {
+            return Ok(None);
+        };
+        let sums = match &self.select {
+            Some(select) => &sums.index_select(select, 0)?,
+            None => sums,
+        };
+        (sums / counts).map(Some)
+    }
+
+    /// The mean of the kept groups' losses.
+    fn loss(&self, losses: Option<Tensor>) -> Result<Loss, HeadError> {
+        let value = losses.map(|losses| losses.mean_all()).transpose()?;
+        Ok(Loss { value, skipped: self.skipped.clone() })
+    }
+}
