@@ -14,7 +14,7 @@ use std::path::Path;
 
 use schema::{
     BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, MetricValue,
-    Objective, Protocol, RunPlan, Selection, Stages, TaskHead,
+    Protocol, RunPlan, Selection, Stages, TaskHead,
 };
 use tasks::data::{Dataset, Registry};
 use tasks::dense::{PairedSet, TargetForm, steps_per_epoch};

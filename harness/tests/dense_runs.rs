@@ -1,0 +1,198 @@
+//! Depth and segmentation runs as a user starts them: shared, alone, interrupted, killed, and with
+//! wrong input.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Instant;
+
+use common::{Ran, World, golden};
+
+/// A world with NYUv2 and VOC samples and the golden encoder.
+fn world() -> World {
+    let world = World::new();
+    let made = world.run(&["data", "sample", "nyuv2", "voc2012", "--to", "samples"]);
+    assert_eq!(made.status, Some(0), "{}", made.stderr);
+    let mini = world.path("mini");
+    fs::create_dir(&mini).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden().join(file), mini.join(file)).unwrap();
+    }
+    world
+}
+
+/// A short protocol on real-layout data: 3 epochs of 2 steps, validated after each.
+fn args<'a>(cells: &[&'a str], out: &'a str) -> Vec<&'a str> {
+    let rest = [
+        "--backbone",
+        "mini",
+        "--data",
+        "nyuv2=samples/nyuv2",
+        "--data",
+        "voc2012=samples/voc2012",
+        "--protocol",
+        "sample",
+        "--epochs",
+        "3",
+        "--json",
+        "--out",
+        out,
+    ];
+    [&["run"], cells, &rest].concat()
+}
+
+/// Every file of the runs under `out` that a result is made of, but for times: name to bytes.
+fn files(world: &World, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![world.path(out)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".safetensors") || name.ends_with(".parquet") {
+                let key = path.strip_prefix(world.path(out)).unwrap().to_path_buf();
+                found.insert(key, fs::read(&path).unwrap());
+            } else if name == "record.json" {
+                let record: serde_json::Value =
+                    serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+                let outcome = &record["outcome"];
+                let kept = [&record["plan"], &outcome["metrics"], &outcome["curve"]];
+                let key = path.strip_prefix(world.path(out)).unwrap().to_path_buf();
+                found.insert(key, serde_json::to_vec(&kept).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn good(ran: &Ran) {
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+}
+
+const BOTH: [&str; 2] = ["nyuv2/linear", "nyuv2/dpt"];
+
+#[test]
+fn shared_equals_alone_with_any_number_of_threads() {
+    let world = world();
+    for (out, threads) in [("shared-1", "1"), ("shared-2", "2")] {
+        let mut command = world.command(&args(&BOTH, out));
+        command.env("RAYON_NUM_THREADS", threads);
+        good(&world.finish(command));
+    }
+    for cell in BOTH {
+        good(&world.run(&args(&[cell], "alone")));
+    }
+    let alone = files(&world, "alone");
+    assert_eq!(alone.len(), 2 * 4, "{:?}", alone.keys());
+    let same = |out: &str| {
+        let found = files(&world, out);
+        assert_eq!(found.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());
+        for (name, bytes) in &found {
+            assert!(*bytes == alone[name], "{out}: {} differs", name.display());
+        }
+    };
+    same("shared-1");
+    same("shared-2");
+}
+
+/// Killed at up to twenty moments, sometimes with one head and sometimes with both on the stream,
+/// and continued each time: the files are those of an undisturbed run, byte for byte.
+#[cfg(unix)]
+#[test]
+fn killed_and_continued_equals_undisturbed() {
+    let world = world();
+    let long = |cells, out| [&args(cells, out)[..], &["--seed", "7"]].concat();
+    let began = Instant::now();
+    good(&world.run(&long(&BOTH, "whole")));
+    let whole = began.elapsed();
+    let mut kills = 0;
+    for turn in 0..20u32 {
+        let cells: &[&str] = if turn % 3 == 1 { &BOTH[..1] } else { &BOTH };
+        let mut command = world.command(&long(cells, "killed"));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // From a twentieth of the run to two thirds of it, in a mixed order.
+        std::thread::sleep(whole.mul_f64(f64::from(1 + turn * 7 % 13) / 20.0));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        if turn % 4 == 0 {
+            // Politely, so that a checkpoint within an epoch is written.
+            let pid = child.id().to_string();
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        } else {
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        kills += 1;
+    }
+    println!("{kills} kills");
+    assert!(kills >= 2, "{kills} kills");
+    good(&world.run(&long(&BOTH, "killed")));
+    let (killed, undisturbed) = (files(&world, "killed"), files(&world, "whole"));
+    assert_eq!(killed.keys().collect::<Vec<_>>(), undisturbed.keys().collect::<Vec<_>>());
+    for (name, bytes) in &killed {
+        assert!(*bytes == undisturbed[name], "{} differs", name.display());
+    }
+}
+
+#[test]
+fn a_saved_head_is_evaluated_and_only_where_it_fits() {
+    let world = world();
+    good(&world.run(&args(&["nyuv2/linear"], "runs")));
+    let folder = fs::read_dir(world.path("runs/nyuv2/linear")).unwrap().next().unwrap().unwrap();
+    let head = folder.path().join("head.safetensors");
+    fs::copy(&head, world.path("head.safetensors")).unwrap();
+    let with = |cells: &[&str], epochs: &str| {
+        let base = args(cells, "evaluated");
+        let more = ["--head-weights", "head.safetensors", "--epochs", epochs];
+        let kept: Vec<&str> =
+            base.iter().copied().filter(|arg| !["--epochs", "3"].contains(arg)).collect();
+        world.run(&[&kept[..], &more].concat())
+    };
+    let evaluated = with(&["nyuv2/linear"], "0");
+    good(&evaluated);
+    // The last epoch's metrics, from the head file alone.
+    let last = |ran: &str| -> BTreeMap<String, String> {
+        let rows: Vec<serde_json::Value> = serde_json::from_str(ran).unwrap();
+        let rows = rows.iter().filter(|row| row["selection"] == "last");
+        rows.map(|row| (row["metric"].to_string(), row["value"].to_string())).collect()
+    };
+    let trained = world.run(&args(&["nyuv2/linear"], "runs"));
+    assert_eq!(last(&evaluated.stdout), last(&trained.stdout));
+    assert_eq!(last(&evaluated.stdout).len(), 9);
+
+    let seen = |ran: Ran| format!("exit {}\n{}", ran.status.unwrap(), ran.stderr);
+    insta::assert_snapshot!("head_of_another_kind", seen(with(&["nyuv2/dpt"], "0")));
+    insta::assert_snapshot!("head_of_other_outputs", seen(with(&["voc2012/linear"], "0")));
+    insta::assert_snapshot!("head_for_two_cells", seen(with(&BOTH, "0")));
+}
+
+#[test]
+fn wrong_data_is_named() {
+    let world = world();
+    let run = |cell: &str, more: &[&str]| {
+        let ran = world.run(&[&args(&[cell], "runs")[..], more].concat());
+        format!("exit {}\n{}", ran.status.unwrap(), ran.stderr)
+    };
+    insta::assert_snapshot!("too_few_samples", run("nyuv2/linear", &["--limit", "2"]));
+
+    let nyu = world.path("samples/nyuv2");
+    let list = fs::read_to_string(nyu.join("train.txt")).unwrap();
+    let (image, depth) = list.lines().next().unwrap().split_once(' ').unwrap();
+    let voc = world.path("samples/voc2012");
+    let first = fs::read_to_string(voc.join("train.txt")).unwrap();
+    let (photo, _) = first.lines().next().unwrap().split_once(' ').unwrap();
+    // An RGB photo of another data set where a 16-bit depth map belongs.
+    fs::copy(voc.join(photo), nyu.join(depth)).unwrap();
+    insta::assert_snapshot!("depth_that_is_a_photo", run("nyuv2/linear", &[]));
+    fs::remove_file(nyu.join(depth)).unwrap();
+    insta::assert_snapshot!("depth_that_is_missing", run("nyuv2/linear", &[]));
+    fs::write(nyu.join("train.txt"), format!("{image}\n")).unwrap();
+    insta::assert_snapshot!("list_with_a_broken_line", run("nyuv2/linear", &[]));
+}
