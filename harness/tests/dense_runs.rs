@@ -116,10 +116,10 @@ fn killed_and_continued_equals_undisturbed() {
         let cells: &[&str] = if turn % 3 == 1 { &BOTH[..1] } else { &BOTH };
         let mut command = world.command(&long(cells, "killed"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // From a twentieth of the run to two thirds of it, in a mixed order.
-        std::thread::sleep(whole.mul_f64(f64::from(1 + turn * 7 % 13) / 20.0));
+        // From a fortieth of the run to a third of it, in a mixed order.
+        std::thread::sleep(whole.mul_f64(f64::from(1 + turn * 7 % 13) / 40.0));
         if child.try_wait().unwrap().is_some() {
-            break;
+            continue;
         }
         if turn % 4 == 0 {
             // Politely, so that a checkpoint within an epoch is written.
