@@ -118,6 +118,13 @@ pub struct RunOptions {
     /// How masks are stored when they do not tell: shifted (classes from 0) or original (from 1)
     #[arg(long, value_name = "FORM", value_parser = label_form)]
     pub labels: Option<LabelForm>,
+    /// Disk for validation features of depth and segmentation, kept over epochs and runs, in GB; 0
+    /// keeps none
+    #[arg(long, value_name = "GB", default_value = "20", value_parser = gigabytes)]
+    pub cache_gb: f64,
+    /// Validation images to draw beside their truth and prediction, in each run's folder
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub pictures: usize,
     /// Numbers of neighbours for k-NN (default: the protocol's)
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub k: Vec<usize>,
@@ -298,6 +305,13 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn gigabytes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err("expected a number, 0 or above".to_owned()),
     }
 }
 

@@ -66,6 +66,8 @@ fn request(
         epochs: options.epochs,
         head_weights: options.head_weights,
         labels: options.labels,
+        kept_bytes: (options.cache_gb * 1e9) as u64,
+        pictures: options.pictures,
     })
 }
 

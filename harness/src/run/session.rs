@@ -66,6 +66,10 @@ pub struct Request {
     pub head_weights: Option<PathBuf>,
     /// `--labels`.
     pub labels: Option<LabelForm>,
+    /// `--cache-gb`, in bytes: kept validation features of all data sets.
+    pub kept_bytes: u64,
+    /// `--pictures`: validation images to picture.
+    pub pictures: usize,
 }
 
 /// What a command did.
@@ -284,6 +288,8 @@ impl Host<'_> {
                 micro_batch: self.request.batch_size,
                 workers: self.workers(),
                 head_weights: self.request.head_weights.as_deref(),
+                cache: dense::Cache { folder: &self.cache, limit: self.request.kept_bytes },
+                pictures: self.request.pictures,
                 reporter: self.reporter,
             };
             dense::run(&stream, &plans)
@@ -292,7 +298,9 @@ impl Host<'_> {
             Ok(results) => {
                 for ((plan, dir), result) in runs.into_iter().zip(results) {
                     let measured = result.map(|trained| dense::measured(trained, data));
-                    self.end(lazy, plan, &dir, measured, at, report)?;
+                    if self.end(lazy, plan, &dir, measured, at, report)? {
+                        dense::clear(&dir)?;
+                    }
                 }
             }
             Err(RunError::Interrupted) => return Err(RunError::Interrupted),
@@ -324,7 +332,8 @@ impl Host<'_> {
         Ok(Begun::Started(dir))
     }
 
-    /// Writes a run's record, or notes why it failed. A failure does not end the others.
+    /// Writes a run's record, or notes why it failed; whether it is finished. A failure does not end
+    /// the others.
     fn end(
         &self,
         lazy: &Lazy<'_>,
@@ -333,7 +342,7 @@ impl Host<'_> {
         measured: Result<Measured, RunError>,
         (started, began): (Timestamp, Instant),
         report: &mut Report,
-    ) -> Result<(), RunError> {
+    ) -> Result<bool, RunError> {
         let label = label(&plan);
         let finished = measured.and_then(|measured| {
             let (outcome, rows) = self.outcome(lazy, measured, started, began);
@@ -343,17 +352,18 @@ impl Host<'_> {
             Ok(record) => {
                 self.reporter.detail(format!("{label}: {}", dir.folder().display()));
                 report.done(record, &plan);
+                Ok(true)
             }
-            Err(RunError::Interrupted) => return Err(RunError::Interrupted),
+            Err(RunError::Interrupted) => Err(RunError::Interrupted),
             Err(error) => {
                 if let Err(unnoted) = dir.fail(&error.to_string()) {
                     self.reporter
                         .warn(format!("{label}: the failure could not be noted: {unnoted}"));
                 }
                 report.failed.push((label, error));
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     fn outcome(

@@ -20,7 +20,7 @@ pub use augment::{rescaled, resize_nearest, train_sample};
 pub use draw::{Draw, Draws};
 pub use error::DenseError;
 pub use find::ListSource;
-pub use load::{IGNORE, LabelForm, Target, TargetForm, load};
+pub use load::{IGNORE, LabelForm, Target, TargetForm, load, load_target, size};
 pub use normalise::normalise_into;
 pub use order::{EpochOrder, steps_per_epoch};
 pub use pairs::{Pair, PairSplit, PairedSet};

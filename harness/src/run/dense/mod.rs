@@ -7,11 +7,18 @@
 mod checkpoint;
 mod evaluate;
 mod features;
+mod kept;
 mod protocol;
+mod runner;
+mod score;
+#[cfg(test)]
+mod tests;
 mod train;
+mod windows;
 
 use std::path::Path;
 
+use results::RunDir;
 use schema::{
     BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, MetricValue,
     Protocol, RunPlan, Selection, Stages, TaskHead,
@@ -24,7 +31,9 @@ use super::session::{Measured, Request};
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
-pub(super) use train::{Stream, Trained, run};
+pub(super) use kept::Cache;
+pub(super) use runner::Trained;
+pub(super) use train::{Stream, run};
 
 /// A data set ready to train on.
 pub(super) struct Opened {
@@ -176,6 +185,11 @@ pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
         skipped: Vec::new(),
         warnings: data.notes.clone(),
     }
+}
+
+/// Removes the checkpoints of a run whose record is written.
+pub(super) fn clear(dir: &RunDir) -> Result<(), RunError> {
+    Ok(checkpoint::clear(dir.folder())?)
 }
 
 fn head_hash(path: &Path) -> Result<Fingerprint, RunError> {

@@ -4,19 +4,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use heads::dense::{
-    Architecture, Expected, HeadConfig, HeadError, HeadKind, Probe, StepReport, Targets,
-    initialise, load,
-};
+use heads::dense::{HeadError, Targets};
 use results::RunDir;
-use schema::{DenseProtocol, EpochRecord, HeadStage, RunPlan, SampleRows};
+use schema::{DenseProtocol, RunPlan};
 use tasks::dense::{self, DenseError, Draws, EpochOrder, Target, normalise_into, train_sample};
-use tasks::random;
 
-use super::checkpoint::{self, Progress};
-use super::evaluate::{Validation, validate};
+use super::Opened;
+use super::evaluate::Validator;
 use super::features::{Encoder, Taps, taps_of};
-use super::{Opened, steps};
+use super::kept::{Cache, Kept};
+use super::runner::{Runner, Trained};
+use super::score::Validation;
+use super::windows::Windows;
 use crate::backbone::{Backbone, BackboneError};
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
@@ -35,35 +34,18 @@ pub(in crate::run) struct Stream<'a> {
     pub(in crate::run) micro_batch: usize,
     pub(in crate::run) workers: usize,
     pub(in crate::run) head_weights: Option<&'a Path>,
+    /// Where validation tokens are kept, and in how many bytes at most.
+    pub(in crate::run) cache: Cache<'a>,
+    /// How many validation images are pictured.
+    pub(in crate::run) pictures: usize,
     pub(in crate::run) reporter: &'a Reporter,
 }
 
-/// Seconds of this process, by stage; shared stages count for every probe of the stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::run) struct Spent {
-    pub(in crate::run) encode: Duration,
-    pub(in crate::run) train: Duration,
-    pub(in crate::run) validate: Duration,
-    pub(in crate::run) images: u64,
-}
-
-/// What a probe's run came to.
-pub(in crate::run) struct Trained {
-    pub(in crate::run) curve: Vec<EpochRecord>,
-    pub(in crate::run) rows: SampleRows,
-    pub(in crate::run) spent: Spent,
-}
-
-/// One probe's run in a stream.
-struct Runner<'a> {
-    protocol: &'a DenseProtocol,
-    folder: &'a Path,
-    probe: Probe,
-    progress: Progress,
-    /// Steps of one epoch.
-    epoch: u64,
-    rows: Option<SampleRows>,
-    spent: Spent,
+/// What every validation of a stream reads.
+struct Ground<'a> {
+    windows: Windows,
+    kept: Option<Kept<'a>>,
+    pictured: Vec<usize>,
 }
 
 type Slot<'a> = Result<Runner<'a>, RunError>;
@@ -74,147 +56,50 @@ pub(in crate::run) fn run(
     stream: &Stream<'_>,
     plans: &[(&RunPlan, &DenseProtocol, &RunDir)],
 ) -> Result<Vec<Result<Trained, RunError>>, RunError> {
-    let mut slots: Vec<Slot<'_>> =
-        plans.iter().map(|(plan, protocol, dir)| stream.start(plan, protocol, dir)).collect();
-    let worked = stream.work(&mut slots);
-    if matches!(worked, Err(RunError::Interrupted)) {
-        slots.iter_mut().flatten().try_for_each(Runner::checkpoint)?;
+    let mut slots: Vec<Slot<'_>> = plans
+        .iter()
+        .map(|(plan, protocol, dir)| Runner::start(stream, plan, protocol, dir))
+        .collect();
+    let worked = stream.ground(plans, &slots).and_then(|ground| stream.work(&ground, &mut slots));
+    if worked.is_err() {
+        // Whatever ended the stream, the steps taken so far are kept.
+        let kept = slots.iter_mut().flatten().try_for_each(Runner::checkpoint);
+        if matches!(worked, Err(RunError::Interrupted)) {
+            kept?;
+        }
     }
     worked?;
     Ok(slots.into_iter().map(|slot| slot.and_then(Runner::finish)).collect())
 }
 
-impl<'a> Runner<'a> {
-    fn total(&self) -> u64 {
-        self.protocol.training.epochs as u64 * self.epoch
-    }
-
-    /// Whether the steps of an epoch (or of none, for a head that is not trained) are done and its
-    /// line of the curve is not.
-    fn closes(&self) -> bool {
-        let lines = self.progress.curve.len() as u64;
-        match self.total() {
-            0 => lines == 0,
-            _ => self.progress.step == (lines + 1) * self.epoch,
-        }
-    }
-
-    fn done(&self) -> bool {
-        self.progress.step == self.total() && !self.closes()
-    }
-
-    fn validates(&self) -> bool {
-        let epochs = self.protocol.training.epochs;
-        let next = self.progress.curve.len() + 1;
-        epochs == 0 || next == epochs || next.is_multiple_of(self.protocol.evaluation.every.max(1))
-    }
-
-    fn note(&mut self, report: &StepReport) {
-        self.progress.step += 1;
-        self.progress.skipped_groups += report.skipped_groups.len();
-        if let Some(loss) = report.loss {
-            let (sum, count) = self.progress.losses;
-            self.progress.losses = (sum + loss, count + 1);
-        }
-    }
-
-    /// Ends an epoch: its line of the curve, the best head so far, a checkpoint.
-    fn close(&mut self, validation: Option<Validation>) -> Result<(), RunError> {
-        let (sum, count) = std::mem::replace(&mut self.progress.losses, (0.0, 0));
-        let trained = self.total() > 0;
-        let mut line = EpochRecord {
-            epoch: if trained { self.progress.curve.len() + 1 } else { 0 },
-            loss: (count > 0).then(|| sum / count as f64),
-            skipped_groups: std::mem::take(&mut self.progress.skipped_groups),
-            ..EpochRecord::default()
-        };
-        if let Some(Validation { metrics, rows }) = validation {
-            line.metrics = metrics;
-            self.rows = Some(rows);
-        }
-        self.progress.curve.push(line);
-        let newest = self.progress.curve.len() - 1;
-        if trained && super::best(&self.progress.curve) == Some(newest) {
-            let head = self.probe.head().tensors()?;
-            checkpoint::write_head(&self.folder.join("best.safetensors"), &head)?;
-        }
-        self.checkpoint()
-    }
-
-    fn checkpoint(&mut self) -> Result<(), RunError> {
-        if self.total() == 0 {
-            return Ok(());
-        }
-        Ok(checkpoint::write(self.folder, &self.probe.state()?, &mut self.progress)?)
-    }
-
-    fn finish(self) -> Result<Trained, RunError> {
-        let head = self.probe.head().tensors()?;
-        checkpoint::write_head(&self.folder.join("head.safetensors"), &head)?;
-        checkpoint::clear(self.folder)?;
-        let rows = self.rows.ok_or(RunError::Interrupted)?;
-        Ok(Trained { curve: self.progress.curve, rows, spent: self.spent })
-    }
-}
-
-impl Stream<'_> {
-    /// A probe at its newest checkpoint, or new.
-    fn start<'a>(
+impl<'s> Stream<'s> {
+    fn ground(
         &self,
-        plan: &'a RunPlan,
-        protocol: &'a DenseProtocol,
-        dir: &'a RunDir,
-    ) -> Result<Runner<'a>, RunError> {
-        let epoch = steps(protocol, self.data.set.train.pairs().len()) as u64;
-        let total = protocol.training.epochs as u64 * epoch;
-        let joined = if protocol.feature.summary { 2 } else { 1 };
-        let width = joined * plan.backbone.width;
-        let architecture = Architecture::from(&protocol.head);
-        let outputs = heads::dense::outputs(&protocol.objective);
-        let head = match self.head_weights {
-            Some(file) => {
-                let kind = match protocol.head {
-                    HeadStage::Linear { .. } => HeadKind::Linear,
-                    HeadStage::Dpt { .. } => HeadKind::Dpt,
-                };
-                load(file, Expected { kind, width, outputs }, self.dtype, self.device)?
-            }
-            None => {
-                let tag = format!("head/{}", plan.task.head);
-                let draws = random::Stream::tagged(plan.seed, &tag);
-                let mut draw = |tensor: usize, element: usize| {
-                    draws.uniform([element as u32, (element >> 32) as u32, tensor as u32, 0])
-                };
-                let config = HeadConfig { architecture, width, outputs };
-                initialise(&config, self.dtype, self.device, &mut draw)?
-            }
+        plans: &[(&RunPlan, &DenseProtocol, &RunDir)],
+        slots: &[Slot<'_>],
+    ) -> Result<Ground<'s>, RunError> {
+        let protocols = slots.iter().flatten().map(|runner| runner.protocol);
+        let encoder = self.encoder(protocols);
+        let images = self.data.set.val.pairs().len();
+        let count = self.pictures.min(images);
+        let pictured = (0..count).map(|i| (2 * i + 1) * images / (2 * count)).collect();
+        let (plan, protocol) = match plans.first() {
+            Some((plan, protocol, _)) => (plan, protocol),
+            None => return Ok(Ground { windows: Windows::none(), kept: None, pictured }),
         };
-        let mut probe = Probe::new(head, protocol.objective.clone(), &protocol.training, total)?;
-        let key = plan.key();
-        let mut progress = Progress {
-            key: key.clone(),
-            step: 0,
-            losses: (0.0, 0),
-            skipped_groups: 0,
-            curve: Vec::new(),
-            tensors: key.clone(),
-        };
-        if let Some((found, state)) = checkpoint::newest(dir.folder(), &key)? {
-            probe.load_state(state)?;
-            let label = format!("{} {}", plan.task, plan.backbone.name);
-            self.reporter.say(format!("{label}: continues at step {} of {total}", found.step));
-            progress = found;
-        }
-        let spent = Spent::default();
-        Ok(Runner { protocol, folder: dir.folder(), probe, progress, epoch, rows: None, spent })
+        let (sample, evaluation) = (&protocol.sample, &protocol.evaluation);
+        let windows = Windows::of(self.data, sample, evaluation, self.micro_batch)?;
+        let left = slots.iter().flatten().map(Runner::validations).max().unwrap_or(0);
+        let kept = self.cache.open(self, (plan, protocol), &windows, &encoder, left)?;
+        Ok(Ground { windows, kept, pictured })
     }
 
     /// Steps and validates until every probe is done or has failed. A probe that is behind catches
     /// up first; the others wait for it.
-    fn work(&self, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
+    fn work(&self, ground: &Ground<'_>, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
         loop {
             if slots.iter().flatten().any(Runner::closes) {
-                self.close(slots)?;
+                self.close(ground, slots)?;
                 continue;
             }
             let waiting = slots.iter().flatten().filter(|runner| !runner.done());
@@ -225,21 +110,18 @@ impl Stream<'_> {
             self.train(slots, from, (from / epoch + 1) * epoch)?;
         }
         // A run that was interrupted after its last epoch still needs its rows.
-        let lacking = |slot: &Slot<'_>| slot.as_ref().is_ok_and(|runner| runner.rows.is_none());
-        if slots.iter().any(lacking) {
-            let found = self.validate(slots, |runner| runner.rows.is_none())?;
-            for (slot, validation) in found {
-                if let Ok(runner) = &mut slots[slot] {
-                    runner.rows = Some(validation.rows);
-                }
+        for (slot, validation) in self.validate(ground, slots, |runner| runner.rows.is_none())? {
+            if let Ok(runner) = &mut slots[slot] {
+                runner.take(validation);
             }
         }
         Ok(())
     }
 
     /// Closes the epoch of every probe that has reached its end, validating together.
-    fn close(&self, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
-        let mut found = self.validate(slots, |runner| runner.closes() && runner.validates())?;
+    fn close(&self, ground: &Ground<'_>, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
+        let closing = |runner: &Runner<'_>| runner.closes() && runner.validates();
+        let mut found = self.validate(ground, slots, closing)?;
         for (at, slot) in slots.iter_mut().enumerate() {
             let Ok(runner) = slot else { continue };
             if runner.closes() {
@@ -254,6 +136,7 @@ impl Stream<'_> {
     /// Validates the probes that `wanted` picks, with one encoder pass over the windows.
     fn validate(
         &self,
+        ground: &Ground<'_>,
         slots: &mut [Slot<'_>],
         wanted: impl Fn(&Runner<'_>) -> bool,
     ) -> Result<Vec<(usize, Validation)>, RunError> {
@@ -268,7 +151,15 @@ impl Stream<'_> {
         }
         let probes: Vec<_> = picked.iter().map(|(_, r)| (&r.probe, r.protocol)).collect();
         let encoder = self.encoder(probes.iter().map(|(_, protocol)| *protocol));
-        let found = validate(&encoder, self.data, &probes, self.workers, self.reporter)?;
+        let validator = Validator {
+            data: self.data,
+            windows: &ground.windows,
+            kept: ground.kept.as_ref(),
+            pictured: &ground.pictured,
+            workers: self.workers,
+            reporter: self.reporter,
+        };
+        let found = validator.validate(&encoder, &probes)?;
         let found: Vec<_> = picked.iter().map(|(at, _)| *at).zip(found).collect();
         for (at, _) in &found {
             if let Ok(runner) = &mut slots[*at] {
@@ -278,20 +169,8 @@ impl Stream<'_> {
         Ok(found)
     }
 
-    fn encoder<'p>(&self, protocols: impl Iterator<Item = &'p DenseProtocol>) -> Encoder<'_> {
-        let protocols: Vec<&DenseProtocol> = protocols.collect();
-        let mut blocks: Vec<usize> =
-            protocols.iter().flat_map(|p| p.feature.blocks.iter().copied()).collect();
-        blocks.sort_unstable();
-        blocks.dedup();
-        Encoder {
-            backbone: self.backbone,
-            device: self.device,
-            blocks,
-            summary: protocols.iter().any(|p| p.feature.summary),
-            micro_batch: self.micro_batch,
-            side: protocols.first().map_or(0, |p| p.sample.crop),
-        }
+    fn encoder<'p>(&self, protocols: impl Iterator<Item = &'p DenseProtocol>) -> Encoder<'s> {
+        Encoder::of(self.backbone, self.device, self.dtype, self.micro_batch, protocols)
     }
 
     /// Steps `from..to`, within one epoch, for every probe that is at the step's index.

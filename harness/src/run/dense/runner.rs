@@ -1,0 +1,192 @@
+//! One probe's run in a stream: its place, its curve, its files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use heads::dense::{
+    Architecture, Expected, HeadConfig, HeadKind, Probe, StepReport, initialise, load,
+};
+use results::RunDir;
+use schema::{DenseProtocol, EpochRecord, HeadStage, RunPlan, SampleRows};
+use tasks::dense::Target;
+use tasks::random;
+
+use super::checkpoint::{self, Progress};
+use super::score::Validation;
+use super::steps;
+use super::train::Stream;
+use crate::run::RunError;
+
+/// Seconds of this process, by stage; shared stages count for every probe of the stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::run) struct Spent {
+    pub(in crate::run) encode: Duration,
+    pub(in crate::run) train: Duration,
+    pub(in crate::run) validate: Duration,
+    pub(in crate::run) images: u64,
+}
+
+/// What a probe's run came to.
+pub(in crate::run) struct Trained {
+    pub(in crate::run) curve: Vec<EpochRecord>,
+    pub(in crate::run) rows: SampleRows,
+    pub(in crate::run) spent: Spent,
+}
+
+/// One probe's run in a stream.
+pub(super) struct Runner<'a> {
+    pub(super) protocol: &'a DenseProtocol,
+    folder: &'a Path,
+    pub(super) probe: Probe,
+    pub(super) progress: Progress,
+    /// Steps of one epoch.
+    pub(super) epoch: u64,
+    /// Of the newest validation in this process,
+    pub(super) rows: Option<SampleRows>,
+    /// and what was predicted for the pictured images.
+    maps: BTreeMap<usize, Target>,
+    pub(super) spent: Spent,
+}
+
+impl<'a> Runner<'a> {
+    fn total(&self) -> u64 {
+        self.protocol.training.epochs as u64 * self.epoch
+    }
+
+    /// Whether the steps of an epoch (or of none, for a head that is not trained) are done and its
+    /// line of the curve is not.
+    pub(super) fn closes(&self) -> bool {
+        let lines = self.progress.curve.len() as u64;
+        match self.total() {
+            0 => lines == 0,
+            _ => self.progress.step == (lines + 1) * self.epoch,
+        }
+    }
+
+    pub(super) fn done(&self) -> bool {
+        self.progress.step == self.total() && !self.closes()
+    }
+
+    /// Whether the epoch under way ends with a validation.
+    pub(super) fn validates(&self) -> bool {
+        self.protocol.training.epochs == 0 || self.validated(self.progress.curve.len() + 1)
+    }
+
+    /// How often it is still validated.
+    pub(super) fn validations(&self) -> usize {
+        let left = self.progress.curve.len() + 1..=self.protocol.training.epochs;
+        left.filter(|&epoch| self.validated(epoch)).count().max(1)
+    }
+
+    fn validated(&self, epoch: usize) -> bool {
+        let last = self.protocol.training.epochs;
+        epoch == last || epoch.is_multiple_of(self.protocol.evaluation.every.max(1))
+    }
+
+    pub(super) fn note(&mut self, report: &StepReport) {
+        self.progress.step += 1;
+        self.progress.skipped_groups += report.skipped_groups.len();
+        if let Some(loss) = report.loss {
+            let (sum, count) = self.progress.losses;
+            self.progress.losses = (sum + loss, count + 1);
+        }
+    }
+
+    /// Ends an epoch: its line of the curve, the best head so far, a checkpoint.
+    pub(super) fn close(&mut self, validation: Option<Validation>) -> Result<(), RunError> {
+        let (sum, count) = std::mem::replace(&mut self.progress.losses, (0.0, 0));
+        let trained = self.total() > 0;
+        let mut line = EpochRecord {
+            epoch: if trained { self.progress.curve.len() + 1 } else { 0 },
+            loss: (count > 0).then(|| sum / count as f64),
+            skipped_groups: std::mem::take(&mut self.progress.skipped_groups),
+            ..EpochRecord::default()
+        };
+        if let Some(validation) = validation {
+            line.metrics = self.take(validation);
+        }
+        self.progress.curve.push(line);
+        let newest = self.progress.curve.len() - 1;
+        if trained && super::best(&self.progress.curve) == Some(newest) {
+            let head = self.probe.head().tensors()?;
+            checkpoint::write_head(&self.folder.join("best.safetensors"), &head)?;
+        }
+        self.checkpoint()
+    }
+
+    /// Takes a validation's rows and maps; returns its metrics.
+    pub(super) fn take(&mut self, validation: Validation) -> BTreeMap<String, f64> {
+        let Validation { metrics, rows, maps } = validation;
+        self.rows = Some(rows);
+        self.maps = maps;
+        metrics
+    }
+
+    pub(super) fn checkpoint(&mut self) -> Result<(), RunError> {
+        if self.total() == 0 {
+            return Ok(());
+        }
+        Ok(checkpoint::write(self.folder, &self.probe.state()?, &mut self.progress)?)
+    }
+
+    /// Writes the head and the pictures. Checkpoints stay until the record is written.
+    pub(super) fn finish(self) -> Result<Trained, RunError> {
+        let head = self.probe.head().tensors()?;
+        checkpoint::write_head(&self.folder.join("head.safetensors"), &head)?;
+        let rows = self.rows.ok_or(RunError::Interrupted)?;
+        Ok(Trained { curve: self.progress.curve, rows, spent: self.spent })
+    }
+
+    /// A probe at its newest checkpoint, or new.
+    pub(super) fn start(
+        stream: &Stream<'_>,
+        plan: &'a RunPlan,
+        protocol: &'a DenseProtocol,
+        dir: &'a RunDir,
+    ) -> Result<Self, RunError> {
+        let epoch = steps(protocol, stream.data.set.train.pairs().len()) as u64;
+        let total = protocol.training.epochs as u64 * epoch;
+        let joined = if protocol.feature.summary { 2 } else { 1 };
+        let width = joined * plan.backbone.width;
+        let architecture = Architecture::from(&protocol.head);
+        let outputs = heads::dense::outputs(&protocol.objective);
+        let head = match stream.head_weights {
+            Some(file) => {
+                let kind = match protocol.head {
+                    HeadStage::Linear { .. } => HeadKind::Linear,
+                    HeadStage::Dpt { .. } => HeadKind::Dpt,
+                };
+                load(file, Expected { kind, width, outputs }, stream.dtype, stream.device)?
+            }
+            None => {
+                let tag = format!("head/{}", plan.task.head);
+                let draws = random::Stream::tagged(plan.seed, &tag);
+                let mut draw = |tensor: usize, element: usize| {
+                    draws.uniform([element as u32, (element >> 32) as u32, tensor as u32, 0])
+                };
+                let config = HeadConfig { architecture, width, outputs };
+                initialise(&config, stream.dtype, stream.device, &mut draw)?
+            }
+        };
+        let mut probe = Probe::new(head, protocol.objective.clone(), &protocol.training, total)?;
+        let key = plan.key();
+        let mut progress = Progress {
+            key: key.clone(),
+            step: 0,
+            losses: (0.0, 0),
+            skipped_groups: 0,
+            curve: Vec::new(),
+            tensors: key.clone(),
+        };
+        if let Some((found, state)) = checkpoint::newest(dir.folder(), &key)? {
+            probe.load_state(state)?;
+            let label = format!("{} {}", plan.task, plan.backbone.name);
+            stream.reporter.say(format!("{label}: continues at step {} of {total}", found.step));
+            progress = found;
+        }
+        let spent = Spent::default();
+        let (folder, maps) = (dir.folder(), BTreeMap::new());
+        Ok(Self { protocol, folder, probe, progress, epoch, rows: None, maps, spent })
+    }
+}
