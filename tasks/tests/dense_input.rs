@@ -8,10 +8,11 @@ use std::path::Path;
 
 use pixio_eval_tasks::data::{Dataset, Registry};
 use pixio_eval_tasks::dense::{
-    DenseError, Draw, LabelForm, ListSource, PairedSet, Target, TargetForm, load, train_sample,
+    DenseError, Draw, LabelForm, ListSource, PairedSet, PinnedLists, Target, TargetForm, list_kind,
+    load, train_sample,
 };
 use png::{BitDepth, ColorType, Encoder};
-use schema::SampleStage;
+use schema::{ListKind, SampleStage};
 use tempfile::TempDir;
 
 fn dataset(name: &str) -> Dataset {
@@ -145,6 +146,105 @@ fn loveda_is_town_and_country_together() {
 }
 
 #[test]
+fn loveda_is_found_as_its_archives_unpack() {
+    let mut files = Vec::new();
+    for folder in ["Train/Train/Urban", "Train/Train/Rural", "Val/Urban", "Val/Rural"] {
+        files.extend(["images_png", "masks_png"].map(|kind| format!("{folder}/{kind}/3.png")));
+    }
+    let root = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let set = PairedSet::open(&dataset("loveda"), root.path()).unwrap();
+    let folder = "Train/Train".to_owned();
+    assert_eq!(*set.train.source(), ListSource::Content { folder });
+    assert_eq!(*set.val.source(), ListSource::Content { folder: "Val".to_owned() });
+    assert_eq!(
+        images(&set),
+        [
+            ["Train/Train/Rural/images_png/3.png", "Train/Train/Urban/images_png/3.png"],
+            ["Val/Rural/images_png/3.png", "Val/Urban/images_png/3.png"]
+        ]
+    );
+}
+
+#[test]
+fn voc2012_takes_masks_from_either_folder_and_says_when_the_augmented_are_missing() {
+    let root = tree(&[
+        "JPEGImages/a.jpg",
+        "JPEGImages/b.jpg",
+        "JPEGImages/c.jpg",
+        "SegmentationClass/a.png",
+        "SegmentationClass/c.png",
+        // The official archive has this list and no augmented one.
+        "ImageSets/Segmentation/val.txt",
+    ]);
+    let voc = dataset("voc2012");
+    let line = |name: &str| format!("JPEGImages/{name}.jpg SegmentationClass/{name}.png\n");
+    let lists = PinnedLists { train: line("a") + &line("b"), val: line("c") };
+    let open = || PairedSet::open_with(&voc, root.path(), Some(&lists));
+    let targets = |set: &PairedSet| -> Vec<String> {
+        let pairs = set.train.pairs().iter().chain(set.val.pairs());
+        pairs.map(|pair| pair.target.to_string()).collect()
+    };
+    assert_eq!(list_kind(&voc, root.path()).unwrap(), ListKind::Pinned);
+    insta::assert_snapshot!(clean(&root, open().unwrap_err()), @"DATA: 1 of the 2 masks of the augmented training list are missing, the first SegmentationClass/b.png: expected the masks of the Semantic Boundaries Dataset in SegmentationClass, beside the official ones, or all of them in SegmentationClassAug");
+    write(&root, "SegmentationClass/b.png", "b");
+    let official = ["a", "b", "c"].map(|name| format!("SegmentationClass/{name}.png"));
+    let set = open().unwrap();
+    assert_eq!(targets(&set), official);
+    let pinned = &voc.list.pinned["val"];
+    let (url, sha256) = (pinned.url.clone(), pinned.sha256.clone());
+    assert_eq!(*set.val.source(), ListSource::Pinned { url, sha256 });
+    assert_eq!(set.records(&voc)["val"].published, Some(1449));
+
+    // The folder of augmented masks wins, and has to be whole.
+    for name in ["a", "b"] {
+        write(&root, &format!("SegmentationClassAug/{name}.png"), name);
+    }
+    insta::assert_snapshot!(clean(&root, open().unwrap_err()), @"DATA: image JPEGImages/c.jpg and target SegmentationClassAug/c.png are a pair by https://raw.githubusercontent.com/facebookresearch/pixio/b83555d6581f4906f6f1fc1ae0abb04f622db32f/evaluation/semseg/splits/pascal/val.txt, line 1, but there is no such target");
+    write(&root, "SegmentationClassAug/c.png", "c");
+    let augmented = ["a", "b", "c"].map(|name| format!("SegmentationClassAug/{name}.png"));
+    assert_eq!(targets(&open().unwrap()), augmented);
+
+    // Both lists of the layout come before the published ones, and the folder's own before both.
+    write(&root, "ImageSets/Segmentation/trainaug.txt", "c\n");
+    write(&root, "ImageSets/Segmentation/val.txt", "b\n");
+    assert_eq!(list_kind(&voc, root.path()).unwrap(), ListKind::Layout);
+    assert_eq!(images(&open().unwrap()), [["JPEGImages/c.jpg"], ["JPEGImages/b.jpg"]]);
+    fs::remove_dir_all(root.path().join("SegmentationClassAug")).unwrap();
+    assert_eq!(&*open().unwrap().train.pairs()[0].target, "SegmentationClass/c.png");
+    write(&root, "train.txt", &line("b"));
+    write(&root, "val.txt", &line("a"));
+    assert_eq!(list_kind(&voc, root.path()).unwrap(), ListKind::Own);
+    assert_eq!(images(&open().unwrap()), [["JPEGImages/b.jpg"], ["JPEGImages/a.jpg"]]);
+}
+
+#[test]
+fn published_lists_are_read_like_the_folders_own_and_compared_with_the_published_counts() {
+    let root = tree(&["i/1", "t/1", "i/2", "t/2"]);
+    let mut nyuv2 = dataset("nyuv2");
+    let lists = |train: &str| PinnedLists { train: train.to_owned(), val: "i/2 t/2\n".to_owned() };
+    let open = |train: &str| {
+        let set = PairedSet::open_with(&dataset("nyuv2"), root.path(), Some(&lists(train)));
+        set.map_err(|error| {
+            clean(&root, error).replace(&dataset("nyuv2").list.pinned["train"].url, "URL")
+        })
+    };
+    let set = open("i/1 t/1\ni/2 t/2\n").unwrap();
+    assert_eq!(images(&set), [vec!["i/1", "i/2"], vec!["i/2"]]);
+    nyuv2.splits = [("train".to_owned(), 3), ("val".to_owned(), 1)].into();
+    let url = nyuv2.list.pinned["train"].url.clone();
+    insta::assert_snapshot!(set.notes(&nyuv2).join("\n").replace(&url, "URL"), @"nyuv2, train: found 2 in URL, 1 fewer than the 3 of the published protocol: the copy is incomplete, or another release, and results are not comparable with published ones");
+    let refused: Vec<String> = ["i/1\n", "i/1 ../t/1\n", "i/1 t/1\ni/3 t/3\n", ""]
+        .map(|train| open(train).unwrap_err())
+        .into();
+    insta::assert_snapshot!(refused.join("\n"), @r#"
+    DATA: URL, line 1: expected `image target` with one space, found "i/1"
+    URL, line 1: expected a path relative to the list's folder, found "../t/1"
+    DATA: image i/3 and target t/3 are a pair by URL, line 2, but there is no such image
+    DATA: URL names no samples
+    "#);
+}
+
+#[test]
 fn voc2012_follows_the_lists_of_its_kit() {
     let root = tree(&[
         "JPEGImages/2007_000032.jpg",
@@ -157,9 +257,9 @@ fn voc2012_follows_the_lists_of_its_kit() {
     insta::assert_snapshot!(message, @"
     DATA/ImageSets/Segmentation/trainaug.txt is missing; expected in the folder of voc2012:
     JPEGImages/<name>.jpg
-    SegmentationClassAug/<name>.png
-    ImageSets/Segmentation/<list>.txt
-    The official archive, with the masks of the Semantic Boundaries Dataset added for training.
+    SegmentationClassAug/<name>.png, or SegmentationClass/<name>.png
+    ImageSets/Segmentation/trainaug.txt and val.txt, where both are there
+    The official archive, with the masks of the Semantic Boundaries Dataset added for training: in a folder of their own together with the official ones, or among these.
     ");
     write(&root, "ImageSets/Segmentation/trainaug.txt", "2007_000032\r\n");
     write(&root, "ImageSets/Segmentation/val.txt", "2007_000033");
