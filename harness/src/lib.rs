@@ -10,6 +10,7 @@ pub mod cli;
 pub mod device;
 pub mod hub;
 pub mod interrupt;
+pub mod lists;
 pub mod locate;
 pub mod progress;
 pub mod registry;

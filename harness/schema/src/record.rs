@@ -143,6 +143,34 @@ pub struct SplitRecord {
     /// Samples the published protocol has, where the comparison makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<usize>,
+    /// What decided which samples belong to it; absent for data sets of one folder a class, which
+    /// have no lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListRecord>,
+}
+
+/// What decided which samples belong to a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRecord {
+    /// Kind of list.
+    pub kind: ListKind,
+    /// SHA-256 of a published list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Kinds of things that decide which samples belong to a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListKind {
+    /// The data folder's own `train.txt` and `val.txt`.
+    Own,
+    /// Lists that are part of the data set's layout.
+    Layout,
+    /// The published lists named in datasets.toml.
+    Pinned,
+    /// Everything in the split's folder.
+    Folder,
 }
 
 /// What came out of a run.

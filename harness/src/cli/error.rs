@@ -1,6 +1,7 @@
 use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
+use crate::lists::ListError;
 use crate::resolve::ResolveError;
 use crate::run::RunError;
 use crate::weights::WeightsError;
@@ -100,6 +101,7 @@ impl CliError {
                      that holds {name}"
                 )],
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
                 }
@@ -120,6 +122,20 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn list_hints(error: &ListError) -> Vec<String> {
+    let own = "or put train.txt and val.txt into the data folder, each line `image target`";
+    let other = match error {
+        ListError::Offline { .. } => {
+            "run it once where there is a network: the lists are then kept for later runs"
+        }
+        ListError::Cache { .. } => "PIXIO_EVAL_CACHE chooses another folder",
+        _ => {
+            "check the network; PIXIO_EVAL_LISTS=URL asks a mirror, with the same path and checksum"
+        }
+    };
+    vec![other.to_owned(), own.to_owned()]
 }
 
 fn resolve_hints(error: &ResolveError) -> Vec<String> {

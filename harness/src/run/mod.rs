@@ -12,6 +12,7 @@ use schema::TaskHead;
 use crate::backbone::BackboneError;
 use crate::bank::BankError;
 use crate::device::DeviceError;
+use crate::lists::ListError;
 use crate::registry::nearest;
 use crate::resolve::ResolveError;
 use crate::weights::WeightsError;
@@ -124,6 +125,9 @@ pub enum RunError {
     /// A pair of image and target.
     #[error(transparent)]
     Dense(#[from] tasks::dense::DenseError),
+    /// The published split lists.
+    #[error(transparent)]
+    Lists(ListError),
     /// A label that is no class.
     #[error(transparent)]
     Label(#[from] tasks::metrics::LabelOutside),
@@ -166,6 +170,15 @@ pub enum RunError {
     /// The table.
     #[error(transparent)]
     Table(#[from] results::TableError),
+}
+
+impl From<ListError> for RunError {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Interrupted => Self::Interrupted,
+            error => Self::Lists(error),
+        }
+    }
 }
 
 /// Reads `TASK/HEAD`.

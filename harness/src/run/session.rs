@@ -192,7 +192,7 @@ impl Host<'_> {
             }
             let opened = match cell.head.as_str() {
                 "knn" => Data::Images(knn::open(&name, &folder, request.limit, request.seed)?),
-                _ => Data::Pairs(dense::open(&name, &folder, request)?),
+                _ => Data::Pairs(dense::open(&name, &folder, request, self.reporter)?),
             };
             open.insert(name, opened);
         }

@@ -32,8 +32,14 @@ impl World {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pixio-eval"));
-        let removed =
-            ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_CACHE", "PIXIO_EVAL_DATA"];
+        let removed = [
+            "HF_TOKEN",
+            "HF_HUB_OFFLINE",
+            "HF_ENDPOINT",
+            "HF_HUB_CACHE",
+            "PIXIO_EVAL_DATA",
+            "PIXIO_EVAL_LISTS",
+        ];
         for name in removed {
             command.env_remove(name);
         }

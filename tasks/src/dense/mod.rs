@@ -10,7 +10,7 @@
 mod augment;
 mod draw;
 mod error;
-mod find;
+pub(crate) mod find;
 mod load;
 mod normalise;
 mod order;
@@ -19,7 +19,7 @@ mod pairs;
 pub use augment::{rescaled, resize_nearest, train_sample};
 pub use draw::{Draw, Draws};
 pub use error::DenseError;
-pub use find::ListSource;
+pub use find::{ListSource, PinnedLists, list_kind};
 pub use load::{IGNORE, LabelForm, Target, TargetForm, load, load_target, size};
 pub use normalise::normalise_into;
 pub use order::{EpochOrder, steps_per_epoch};

@@ -20,14 +20,17 @@ use std::path::Path;
 
 use results::RunDir;
 use schema::{
-    BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, MetricValue,
-    Protocol, RunPlan, Selection, Stages, TaskHead,
+    BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, ListKind,
+    MetricValue, Protocol, RunPlan, Selection, Stages, TaskHead,
 };
 use tasks::data::{Dataset, Registry};
-use tasks::dense::{PairedSet, TargetForm, steps_per_epoch};
+use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
 
 use super::RunError;
 use super::session::{Measured, Request};
+use crate::lists::{self, ListOptions};
+use crate::locate;
+use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
@@ -85,13 +88,26 @@ pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
     all
 }
 
-/// Lists the data, settles how its targets are stored, and cuts it to `limit` samples a split.
-pub(super) fn open(name: &str, root: &Path, request: &Request) -> Result<Opened, RunError> {
+/// Lists the data (fetching the published lists where those decide and are not kept yet), settles
+/// how its targets are stored, and cuts it to `limit` samples a split.
+pub(super) fn open(
+    name: &str,
+    root: &Path,
+    request: &Request,
+    reporter: &Reporter,
+) -> Result<Opened, RunError> {
     let registry = Registry::builtin()?;
     let Some(dataset) = registry.get(name) else {
         return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
     };
-    let set = PairedSet::open(dataset, root)?;
+    let pinned = match list_kind(dataset, root)? {
+        ListKind::Pinned => {
+            let options = ListOptions::from_env(request.offline);
+            lists::obtain(dataset, &locate::cache(), &options, reporter)?
+        }
+        _ => None,
+    };
+    let set = PairedSet::open_with(dataset, root, pinned.as_ref())?;
     let form = set.target_form(dataset, request.labels)?;
     let sample = tasks::sample::is_sample(root).is_some();
     let mut splits = set.records(dataset);
