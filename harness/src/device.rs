@@ -94,6 +94,33 @@ pub fn cpu_model() -> String {
     model.unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
+/// Bytes of the device's memory that are free now: on the CPU what the system calls available, within
+/// the limit of a control group; where neither tells, no limit.
+pub fn free_memory(device: &Device) -> u64 {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        let info = candle_core::cuda_backend::cudarc::driver::result::mem_get_info();
+        return info.map_or(u64::MAX, |(free, _)| free as u64);
+    }
+    let _ = device;
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let number = |path: &str| read(path).trim().parse::<u64>().ok();
+    let info = read("/proc/meminfo");
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes =
+        line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let groups = [
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ];
+    let left = groups.map(|(limit, used)| Some(number(limit)?.saturating_sub(number(used)?)));
+    let all = left.into_iter().chain([kilobytes.map(|k| k * 1024)]);
+    all.flatten().min().unwrap_or(u64::MAX)
+}
+
 /// Worker threads of the CPU pool.
 pub fn threads() -> usize {
     rayon::current_num_threads()

@@ -247,7 +247,7 @@ fn parts_equal_the_whole() {
                 let mut probe = vectors.probe(run).in_parts_of(samples);
                 let batch = vectors.batch(0);
                 let targets = emptied(batch.targets(run), empty, vectors.training(run).groups);
-                let report = probe.train_step(&batch.taps(run), &targets).unwrap();
+                let report = probe.train_step(batch.taps(run), &targets).unwrap();
                 (report, probe.state().unwrap())
             };
             let (whole, state) = step(usize::MAX);

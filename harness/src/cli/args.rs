@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use tasks::dense::LabelForm;
 
 use crate::device::{DeviceChoice, parse_dtype};
+use crate::run::BatchSize;
 
 /// How good is a frozen vision backbone?
 #[derive(Debug, Parser)]
@@ -70,9 +71,6 @@ pub struct ComputeArgs {
     /// f32, bf16 or f16 (default: bf16 on a GPU, f32 on the CPU)
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
     pub dtype: Option<DType>,
-    /// Images in one encoder pass
-    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
-    pub batch_size: usize,
     /// Threads that decode images ahead of the encoder (default: all cores)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub workers: Option<usize>,
@@ -90,6 +88,13 @@ pub struct RunOptions {
     #[command(flatten)]
     /// Where and how.
     pub compute: ComputeArgs,
+    /// Images that go through the encoder, and through a head in training, at a time, or auto: as many
+    /// as memory allows (default: 16). The batch of a protocol stays what it is
+    #[arg(long, value_name = "N|auto", value_parser = batch_size)]
+    pub batch_size: Option<BatchSize>,
+    /// Memory to plan with, in GB (default: nine tenths of what is free on the device)
+    #[arg(long, value_name = "GB", value_parser = gigabytes)]
+    pub memory_gb: Option<f64>,
     /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
     #[arg(long, value_name = "NAME=DIR", value_parser = named_folder, conflicts_with = "sample")]
     pub data: Vec<(String, PathBuf)>,
@@ -269,6 +274,9 @@ pub struct FeaturesArgs {
     #[command(flatten)]
     /// Where and how.
     pub compute: ComputeArgs,
+    /// Images in one encoder pass
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    pub batch_size: usize,
     /// Blocks to tap (default: the last)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub taps: Vec<usize>,
@@ -305,6 +313,13 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    match text {
+        "auto" => Ok(BatchSize::Auto),
+        _ => positive(text).map(BatchSize::Images).map_err(|error| format!("{error}, or auto")),
     }
 }
 

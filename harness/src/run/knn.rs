@@ -13,6 +13,7 @@ use tasks::data::{ImageNet, Registry, Sample};
 
 use super::RunError;
 use super::extract::{Extracted, Extraction, Load};
+use super::memory::{BatchSize, EncoderSize};
 use super::session::{Host, Lazy, Measured, Request};
 use crate::bank::{Bank, BankKey};
 use crate::device;
@@ -30,16 +31,15 @@ pub(super) const SAMPLE: &str = "sample";
 
 /// Resolves the protocol for one backbone on one copy of the data.
 pub(super) fn plan(
-    request: &Request,
+    host: &Host<'_>,
     task: &TaskHead,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
-    (dtype, standard_dtype): (&str, &str),
-    reporter: &Reporter,
 ) -> Result<RunPlan, RunError> {
+    let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
     let mut name = request.protocol.clone();
-    let vote = vote(request, data, &mut name, reporter)?;
+    let vote = vote(request, data, &mut name, host.reporter)?;
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
@@ -65,6 +65,14 @@ pub(super) fn plan(
             limit: request.limit,
         }),
     };
+    let micro_batch = match host.batch_size() {
+        BatchSize::Images(images) => images,
+        BatchSize::Auto => {
+            let dimensions = resolved.architecture.dimensions();
+            let side = preparation.resolution;
+            EncoderSize::of(backbone, &dimensions, side, host.dtype).images(host.memory)
+        }
+    };
     Ok(RunPlan {
         task: task.clone(),
         backbone: backbone.clone(),
@@ -74,7 +82,7 @@ pub(super) fn plan(
         seed: request.seed,
         skip_bad_images: request.skip_bad_images,
         head_weights: None,
-        micro_batch: request.batch_size,
+        micro_batch,
     })
 }
 
@@ -156,7 +164,7 @@ pub(super) fn run(
         width: plan.backbone.width,
         bank: &bank,
         root: data.images.train.root(),
-        micro_batch: host.request.batch_size,
+        micro_batch: plan.micro_batch,
         workers: host.workers(),
         skip_bad_images: host.request.skip_bad_images,
         reporter: host.reporter,

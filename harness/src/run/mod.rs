@@ -3,6 +3,7 @@
 mod dense;
 mod extract;
 mod knn;
+mod memory;
 mod session;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::weights::WeightsError;
 
 pub use dense::CheckpointError;
 pub use knn::image_stage;
+pub use memory::{BatchSize, STANDARD};
 pub use session::{Report, Request, execute};
 
 /// Every cell this version can run, as data set and head.

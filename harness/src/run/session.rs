@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use results::{RunDir, Store};
 use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, Stages, TaskHead};
 use tasks::dense::LabelForm;
 
-use super::{RunError, dense, knn};
+use super::memory::{BatchSize, EncoderSize, ProbeSize};
+use super::{RunError, dense, knn, memory};
 use crate::backbone::{Backbone, Placement};
 use crate::bank;
 use crate::device::{self, DeviceChoice};
@@ -46,8 +48,10 @@ pub struct Request {
     pub device: DeviceChoice,
     /// `--dtype`.
     pub dtype: Option<DType>,
-    /// Images in one encoder pass.
-    pub batch_size: usize,
+    /// `--batch-size`.
+    pub batch_size: Option<BatchSize>,
+    /// `--memory-gb`, in bytes.
+    pub memory: Option<u64>,
     /// Decoding threads.
     pub workers: Option<usize>,
     /// `--seed`.
@@ -90,6 +94,8 @@ pub(super) struct Host<'a> {
     pub(super) dtype: DType,
     pub(super) store: Store,
     pub(super) cache: PathBuf,
+    /// Bytes of the device's memory to plan with.
+    pub(super) memory: u64,
     pub(super) reporter: &'a Reporter,
 }
 
@@ -132,7 +138,8 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     bank::check_writable(&cache)?;
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
-    let host = Host { request, device, dtype, store, cache, reporter };
+    let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
+    let host = Host { request, device, dtype, store, cache, memory, reporter };
     let present = host.present()?;
     if present.is_empty() {
         return Ok(Report::default());
@@ -205,20 +212,14 @@ impl Host<'_> {
         data: &BTreeMap<String, Data>,
     ) -> Result<Vec<RunPlan>, RunError> {
         let record = resolved.record()?;
-        let dtypes = (self.dtype.as_str(), device::dtype(None, &self.device).as_str());
         let mut plans = Vec::new();
         for cell in &self.request.cells {
             let plan = match data.get(&cell.dataset) {
                 None => continue,
-                Some(Data::Images(data)) => {
-                    let (request, reporter) = (self.request, self.reporter);
-                    knn::plan(request, cell, resolved, &record, data, dtypes, reporter)?
-                }
+                Some(Data::Images(data)) => knn::plan(self, cell, resolved, &record, data)?,
                 // The floor has no patch tokens; it is there for k-NN alone.
                 Some(Data::Pairs(_)) if !resolved.architecture.dimensions().patches => continue,
-                Some(Data::Pairs(data)) => {
-                    dense::plan(self.request, cell, resolved, &record, data, dtypes)?
-                }
+                Some(Data::Pairs(data)) => dense::plan(self, cell, resolved, &record, data)?,
             };
             plans.push(plan);
         }
@@ -233,9 +234,9 @@ impl Host<'_> {
         plans: Vec<RunPlan>,
         report: &mut Report,
     ) -> Result<(), RunError> {
-        let mut waiting: BTreeMap<String, Vec<(RunPlan, RunDir)>> = BTreeMap::new();
-        for plan in plans {
-            let begun = match self.begin(&plan) {
+        let mut waiting: BTreeMap<(String, usize), Vec<(RunPlan, RunDir)>> = BTreeMap::new();
+        for mut plan in plans {
+            let begun = match self.begin(&mut plan) {
                 Ok(Begun::Done(record)) => {
                     report.kept += 1;
                     report.done(*record, &plan);
@@ -253,14 +254,64 @@ impl Host<'_> {
                     let measured = knn::run(self, lazy, &plan, data);
                     self.end(lazy, plan, &begun, measured, (started, began), report)?;
                 }
-                _ => waiting.entry(plan.task.dataset.clone()).or_default().push((plan, begun)),
+                _ => {
+                    let stream = (plan.task.dataset.clone(), plan.micro_batch);
+                    waiting.entry(stream).or_default().push((plan, begun));
+                }
             }
         }
-        for (name, runs) in waiting {
+        for ((name, images), mut runs) in waiting {
             let Some(Data::Pairs(data)) = data.get(&name) else { continue };
-            self.dense(lazy, data, runs, report)?;
+            for stream in self.streams(lazy, &name, images, &runs) {
+                let runs = runs.drain(..stream.len()).collect();
+                self.dense(lazy, data, images, runs, report)?;
+            }
         }
         Ok(())
+    }
+
+    /// The runs that train together, in order: as many as memory allows.
+    fn streams(
+        &self,
+        lazy: &Lazy<'_>,
+        name: &str,
+        images: usize,
+        runs: &[(RunPlan, RunDir)],
+    ) -> Vec<Range<usize>> {
+        let dimensions = lazy.resolved.architecture.dimensions();
+        let side = lazy.resolved.preparation.resolution;
+        let sized = runs.iter().filter_map(|(plan, _)| match &plan.protocol.stages {
+            Stages::Dense(protocol) => {
+                let encoder = EncoderSize::of(&plan.backbone, &dimensions, side, self.dtype);
+                Some((encoder, ProbeSize::of(protocol, &plan.backbone, &encoder, self.dtype)))
+            }
+            Stages::Knn(_) => None,
+        });
+        let (encoders, probes): (Vec<_>, Vec<_>) = sized.unzip();
+        let Some(encoder) = encoders.first() else { return Vec::new() };
+        let streams = memory::streams(&probes, encoder, images, self.memory);
+        let giga = |bytes: u64| bytes as f64 / 1e9;
+        let have = giga(self.memory);
+        if streams.len() > 1 {
+            self.reporter.say(format!(
+                "{name}: {} heads do not fit into {have:.1} GB of memory together: they are trained \
+                 in {} passes over the data (--memory-gb, --batch-size)",
+                probes.len(),
+                streams.len()
+            ));
+        }
+        for (probe, (plan, _)) in probes.iter().zip(runs) {
+            let needs = probe.alone(encoder, images);
+            if needs > self.memory {
+                let label = label(plan);
+                self.reporter.warn(format!(
+                    "{label} may need {:.1} GB of memory with {images} images at a time, and {have:.1} \
+                     GB are there: a smaller --batch-size needs less",
+                    giga(needs)
+                ));
+            }
+        }
+        streams
     }
 
     /// Trains every dense head of one data set on one stream.
@@ -268,6 +319,7 @@ impl Host<'_> {
         &self,
         lazy: &Lazy<'_>,
         data: &dense::Opened,
+        images: usize,
         runs: Vec<(RunPlan, RunDir)>,
         report: &mut Report,
     ) -> Result<(), RunError> {
@@ -285,7 +337,7 @@ impl Host<'_> {
                 device: &self.device,
                 dtype: self.dtype,
                 data,
-                micro_batch: self.request.batch_size,
+                micro_batch: images,
                 workers: self.workers(),
                 head_weights: self.request.head_weights.as_deref(),
                 cache: dense::Cache { folder: &self.cache, limit: self.request.kept_bytes },
@@ -318,14 +370,26 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Starts a run, unless it is done already.
-    fn begin(&self, plan: &RunPlan) -> Result<Begun, RunError> {
+    /// Starts a run, unless it is done already. One that was begun goes on with as many images at a
+    /// time as it began with, unless a number is asked for: the last bits of a product depend on it.
+    fn begin(&self, plan: &mut RunPlan) -> Result<Begun, RunError> {
         let label = label(plan);
         if let Some(record) = self.store.finished(plan)? {
             let folder = self.store.folder(plan)?;
             self.reporter
                 .say(format!("{label}: already done, nothing to do ({})", folder.display()));
             return Ok(Begun::Done(Box::new(record)));
+        }
+        if let Some(begun) = self.store.begun(plan)?.filter(|b| b.micro_batch != plan.micro_batch) {
+            let (before, now) = (begun.micro_batch, plan.micro_batch);
+            if let Some(BatchSize::Images(_)) = self.request.batch_size {
+                self.reporter.say(format!(
+                    "{label}: began with --batch-size {before} and goes on with {now}: last bits may \
+                     differ"
+                ));
+            } else {
+                plan.micro_batch = before;
+            }
         }
         let dir = self.store.begin(plan)?;
         self.reporter.say(format!("{label}: protocol {}", plan.protocol.name));
@@ -398,6 +462,15 @@ impl Host<'_> {
             skipped_images: measured.skipped,
         };
         (outcome, measured.rows)
+    }
+
+    /// Type computed in, and the one that is standard on this device.
+    pub(super) fn dtypes(&self) -> (&'static str, &'static str) {
+        (self.dtype.as_str(), device::dtype(None, &self.device).as_str())
+    }
+
+    pub(super) fn batch_size(&self) -> BatchSize {
+        self.request.batch_size.unwrap_or(BatchSize::Images(memory::STANDARD))
     }
 
     pub(super) fn workers(&self) -> usize {

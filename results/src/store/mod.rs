@@ -87,6 +87,23 @@ impl Store {
         Ok(record.filter(|_| folder.join(PREDICTIONS).is_file()))
     }
 
+    /// The plan of this key's run as it was begun, if it was and is not finished.
+    ///
+    /// # Errors
+    /// As [`finished`](Self::finished).
+    pub fn begun(&self, plan: &RunPlan) -> Result<Option<RunPlan>, StoreError> {
+        let key = plan.key();
+        if self.finished(plan)?.is_some() {
+            return Ok(None);
+        }
+        let Some(folder) = self.existing(plan, &key)? else { return Ok(None) };
+        match files::read_json::<PlanFile>(&folder, PLAN) {
+            Ok(file) => Ok(file.map(|file| file.plan).filter(|plan| plan.key() == key)),
+            Err(StoreError::Json { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts or restarts a run: its folder, its plan, and no word of an earlier failure.
     ///
     /// # Errors

@@ -27,7 +27,8 @@ use tasks::data::{Dataset, Registry};
 use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
 
 use super::RunError;
-use super::session::{Measured, Request};
+use super::memory::{BatchSize, EncoderSize, ProbeSize};
+use super::session::{Host, Measured, Request};
 use crate::lists::{self, ListOptions};
 use crate::locate;
 use crate::progress::Reporter;
@@ -133,27 +134,25 @@ pub(super) fn open(
 
 /// Resolves the protocol of one head for one backbone on one copy of the data.
 pub(super) fn plan(
-    request: &Request,
+    host: &Host<'_>,
     task: &TaskHead,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
-    (dtype, standard_dtype): (&str, &str),
 ) -> Result<RunPlan, RunError> {
+    let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
     let changes = protocol::Changes {
         base: request.protocol.clone(),
         epochs: request.epochs,
         limit: request.limit,
     };
-    let (mut name, stages) = protocol::protocol(
-        &data.dataset,
-        &task.head,
-        backbone,
-        &resolved.preparation,
-        resolved.architecture.dimensions().summary_tokens > 0,
-        dtype,
-        &changes,
-    );
+    let dimensions = resolved.architecture.dimensions();
+    let of = |head: &str| {
+        let summary = dimensions.summary_tokens > 0;
+        let preparation = &resolved.preparation;
+        protocol::protocol(&data.dataset, head, backbone, preparation, summary, dtype, &changes)
+    };
+    let (mut name, stages) = of(&task.head);
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
@@ -173,6 +172,16 @@ pub(super) fn plan(
             batch: training.groups * training.group_size,
         });
     }
+    let micro_batch = match host.batch_size() {
+        BatchSize::Images(images) => images,
+        // What a DPT takes, whichever the head: heads that share a stream have one size.
+        BatchSize::Auto => {
+            let side = stages.sample.crop;
+            let encoder = EncoderSize::of(backbone, &dimensions, side, host.dtype);
+            ProbeSize::of(&of("dpt").1, backbone, &encoder, host.dtype)
+                .images(&encoder, host.memory)
+        }
+    };
     let protocol = Protocol { name, stages: Stages::Dense(stages) };
     Ok(RunPlan {
         task: task.clone(),
@@ -183,7 +192,7 @@ pub(super) fn plan(
         seed: request.seed,
         skip_bad_images: false,
         head_weights,
-        micro_batch: request.batch_size,
+        micro_batch,
     })
 }
 

@@ -169,7 +169,8 @@ impl<'a> Runner<'a> {
                 initialise(&config, stream.dtype, stream.device, &mut draw)?
             }
         };
-        let mut probe = Probe::new(head, protocol.objective.clone(), &protocol.training, total)?;
+        let mut probe = Probe::new(head, protocol.objective.clone(), &protocol.training, total)?
+            .in_parts_of(stream.micro_batch);
         let key = plan.key();
         let mut progress = Progress {
             key: key.clone(),

@@ -31,6 +31,7 @@ pub(in crate::run) struct Stream<'a> {
     pub(in crate::run) device: &'a Device,
     pub(in crate::run) dtype: DType,
     pub(in crate::run) data: &'a Opened,
+    /// Images that go through the encoder, and through a head that allows it, at a time.
     pub(in crate::run) micro_batch: usize,
     pub(in crate::run) workers: usize,
     pub(in crate::run) head_weights: Option<&'a Path>,
