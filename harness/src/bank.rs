@@ -39,7 +39,7 @@ pub struct BankKey {
     pub data: Fingerprint,
     /// `limit` and the seed of its shuffle, when only a part is used.
     pub part: Option<(usize, u64)>,
-    /// Kind of device, `cpu` or `cuda`: the last bits of a product belong to it.
+    /// Kind of device, for example `cpu-avx512`: the last bits of a product belong to it.
     pub device: String,
     /// Images in one encoder pass, for the same reason.
     pub micro_batch: usize,

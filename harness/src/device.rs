@@ -71,6 +71,23 @@ pub fn name(device: &Device) -> String {
     }
 }
 
+/// Kind of device, as far as the last bits of a product belong to it: `cpu-avx512`, `cuda`.
+pub fn kind(device: &Device) -> &'static str {
+    if !device.is_cpu() {
+        return "cuda";
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "cpu-avx512";
+        }
+        if is_x86_feature_detected!("avx2") {
+            return "cpu-avx2";
+        }
+    }
+    "cpu"
+}
+
 /// The autocast type: as asked, else bf16 on a GPU and f32 on the CPU.
 pub fn dtype(asked: Option<DType>, device: &Device) -> DType {
     asked.unwrap_or(if device.is_cuda() { DType::BF16 } else { DType::F32 })

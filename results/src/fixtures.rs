@@ -57,6 +57,7 @@ pub fn plan(backbone: &str) -> RunPlan {
                 SplitRecord { found: 50_000, published: Some(50_000), list: None },
             )]),
             classes: 1000,
+            labels: None,
             sample: false,
         },
         seed: 0,

@@ -18,5 +18,5 @@ mod fixtures;
 pub use frame::{COLUMNS, LongRow, frame, long_rows};
 pub use predictions::{PredictionsError, read_rows, write_rows};
 pub use runs::{RunLine, run_lines, runs_json, runs_table};
-pub use store::{Listed, RunDir, Status, Store, StoreError, write_whole};
+pub use store::{Listed, RunDir, Status, Store, StoreError, remove_unfinished, write_whole};
 pub use table::{Exporter, Format, TableError, TableOptions, UnknownFormat, render};

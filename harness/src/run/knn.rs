@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
     BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
@@ -43,7 +44,7 @@ pub(super) fn plan(
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
-    if let Some(limit) = request.limit {
+    if let Some(limit) = data.limit {
         name.push_str(&format!("+limit={limit}"));
     }
     if request.skip_bad_images {
@@ -62,7 +63,7 @@ pub(super) fn plan(
                 dtype: dtype.to_owned(),
             },
             vote,
-            limit: request.limit,
+            limit: data.limit,
         }),
     };
     let micro_batch = match host.batch_size() {
@@ -135,14 +136,14 @@ fn vote(
 }
 
 /// The key of the features this run needs.
-fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &str) -> BankKey {
+fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &Device) -> BankKey {
     BankKey {
         backbone: plan.backbone.identity.clone(),
         image: protocol.image.clone(),
         feature: protocol.feature.clone(),
         data: plan.data.fingerprint.clone(),
         part: protocol.limit.map(|limit| (limit, plan.seed)),
-        device: device.split(':').next().unwrap_or(device).to_owned(),
+        device: device::kind(device).to_owned(),
         micro_batch: plan.micro_batch,
     }
 }
@@ -157,7 +158,7 @@ pub(super) fn run(
     let Stages::Knn(protocol) = &plan.protocol.stages else {
         return Err(RunError::Stream("a dense protocol on class folders".to_owned()));
     };
-    let bank = Bank::open(&host.cache, &bank_key(plan, protocol, &device::name(&host.device)))?;
+    let bank = Bank::open(&host.cache, &bank_key(plan, protocol, &host.device))?;
     let extraction = Extraction {
         device: &host.device,
         protocol,
@@ -241,6 +242,8 @@ pub(super) struct Opened {
     /// The samples, cut to `--limit`.
     pub(super) images: ImageNet,
     pub(super) record: DataRecord,
+    /// `--limit`, where it leaves samples out.
+    limit: Option<usize>,
 }
 
 /// Lists the data and cuts it to `limit` samples a split; the fingerprint is that of the whole.
@@ -260,11 +263,15 @@ pub(super) fn open(
         fingerprint: images.fingerprint(),
         splits: images.records(published),
         classes: images.train.classes().len(),
+        labels: None,
         sample,
     };
+    let larger =
+        |limit: &usize| *limit < images.train.samples().len().max(images.val.samples().len());
+    let limit = limit.filter(larger);
     let images = match limit {
         Some(limit) => images.take(limit, seed),
         None => images,
     };
-    Ok(Opened { images, record })
+    Ok(Opened { images, record, limit })
 }

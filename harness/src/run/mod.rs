@@ -115,6 +115,12 @@ pub enum RunError {
         /// Images of the batch.
         files: Vec<String>,
     },
+    /// A head whose predictions are not finite.
+    #[error("the head's prediction for {image} is not finite")]
+    NotFinite {
+        /// The validation image.
+        image: String,
+    },
     /// What ended a stream that this run shared.
     #[error("{0}")]
     Stream(String),
@@ -180,6 +186,14 @@ impl From<ListError> for RunError {
             ListError::Interrupted => Self::Interrupted,
             error => Self::Lists(error),
         }
+    }
+}
+
+impl RunError {
+    /// Whether the run's folder is another process's, or the run merely stopped.
+    fn leaves_no_note(&self) -> bool {
+        let in_use = matches!(self, Self::Checkpoint(CheckpointError::InUse { .. }));
+        in_use || matches!(self, Self::Interrupted)
     }
 }
 

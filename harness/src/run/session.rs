@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
@@ -331,7 +331,7 @@ impl Host<'_> {
                 Stages::Knn(_) => None,
             })
             .collect();
-        let trained = lazy.get(self).and_then(|backbone| {
+        let trained = lazy.get(self).map(|backbone| {
             let stream = dense::Stream {
                 backbone,
                 device: &self.device,
@@ -348,14 +348,21 @@ impl Host<'_> {
         });
         match trained {
             Ok(results) => {
+                let mut interrupted = false;
                 for ((plan, dir), result) in runs.into_iter().zip(results) {
+                    if matches!(result, Err(RunError::Interrupted)) {
+                        interrupted = true;
+                        continue;
+                    }
                     let measured = result.map(|trained| dense::measured(trained, data));
                     if self.end(lazy, plan, &dir, measured, at, report)? {
-                        dense::clear(&dir)?;
+                        self.clear(dir.folder());
                     }
                 }
+                if interrupted {
+                    return Err(RunError::Interrupted);
+                }
             }
-            Err(RunError::Interrupted) => return Err(RunError::Interrupted),
             // What ends the stream ends each of its runs.
             Err(error) => {
                 let why = error.to_string();
@@ -370,12 +377,20 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// Removes the checkpoints of a run whose record is written.
+    fn clear(&self, folder: &Path) {
+        if let Err(error) = dense::clear(folder) {
+            self.reporter.warn(error.to_string());
+        }
+    }
+
     /// Starts a run, unless it is done already. One that was begun goes on with as many images at a
     /// time as it began with, unless a number is asked for: the last bits of a product depend on it.
     fn begin(&self, plan: &mut RunPlan) -> Result<Begun, RunError> {
         let label = label(plan);
         if let Some(record) = self.store.finished(plan)? {
             let folder = self.store.folder(plan)?;
+            self.clear(&folder);
             self.reporter
                 .say(format!("{label}: already done, nothing to do ({})", folder.display()));
             return Ok(Begun::Done(Box::new(record)));
@@ -420,7 +435,9 @@ impl Host<'_> {
             }
             Err(RunError::Interrupted) => Err(RunError::Interrupted),
             Err(error) => {
-                if let Err(unnoted) = dir.fail(&error.to_string()) {
+                let noted =
+                    if error.leaves_no_note() { Ok(()) } else { dir.fail(&error.to_string()) };
+                if let Err(unnoted) = noted {
                     self.reporter
                         .warn(format!("{label}: the failure could not be noted: {unnoted}"));
                 }

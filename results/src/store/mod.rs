@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows};
 
 pub use error::StoreError;
-pub use files::write_whole;
 use files::{FAILED, PLAN, PREDICTIONS, PlanFile, RECORD, folder_name};
+pub use files::{remove_unfinished, write_whole};
 pub use list::{Listed, Status};
 
 use crate::predictions::write_rows;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use heads::dense::Probe;
+use rayon::prelude::*;
 use schema::DenseProtocol;
 use tasks::dense::{DenseError, Target, load, load_target, normalise_into};
 use tasks::metrics::Window;
@@ -11,7 +12,7 @@ use tasks::metrics::Window;
 use super::Opened;
 use super::features::{Encoder, Taps, Tokens, TokensByBlock, taps_of};
 use super::kept::Kept;
-use super::score::{Canvas, Score, Validation};
+use super::score::{Canvas, Score, Scored, Validation};
 use super::windows::Windows;
 use crate::backbone::BackboneError;
 use crate::interrupt;
@@ -40,15 +41,17 @@ struct Pass {
 }
 
 impl Validator<'_> {
-    /// Validates every probe on the whole validation split, in one pass over its windows.
+    /// Validates every probe on the whole validation split, in one pass over its windows; one result a
+    /// probe.
     pub(super) fn validate(
         &self,
         encoder: &Encoder<'_>,
         probes: &[(&Probe, &DenseProtocol)],
-    ) -> Result<Vec<Validation>, RunError> {
+    ) -> Result<Vec<Result<Validation, RunError>>, RunError> {
         let Some((_, protocol)) = probes.first() else { return Ok(Vec::new()) };
         let passes = &self.windows.passes;
-        let mut scores: Vec<Score> = probes.iter().map(|(_, p)| Score::new(p)).collect();
+        let mut scores: Vec<Result<Score, RunError>> =
+            probes.iter().map(|(_, protocol)| Ok(Score::new(protocol))).collect();
         let images = self.data.set.val.pairs().len() as u64;
         let bar = self.reporter.items("validating", images, "images");
         let make = |i: usize| self.load(&passes[i], encoder, protocol);
@@ -60,7 +63,8 @@ impl Validator<'_> {
         // A pass of kept tokens is large, and read faster than it is used.
         let ahead = if self.kept.is_some() { self.workers.min(4) } else { 2 * self.workers };
         ordered(0..passes.len(), self.workers, ahead, make, take)?;
-        scores.into_iter().map(|score| score.finish(&self.data.record.name)).collect()
+        let finish = |score: Result<Score, RunError>| score?.finish(&self.data.record.name);
+        Ok(scores.into_iter().map(finish).collect())
     }
 
     fn load(
@@ -94,7 +98,7 @@ impl Validator<'_> {
         pass: &Pass,
         encoder: &Encoder<'_>,
         probes: &[(&Probe, &DenseProtocol)],
-        scores: &mut [Score<'_>],
+        scores: &mut [Result<Score<'_>, RunError>],
     ) -> Result<(), RunError> {
         let side = self.windows.side();
         let places: Vec<(usize, Window)> = images
@@ -102,18 +106,22 @@ impl Validator<'_> {
             .enumerate()
             .flat_map(|(at, image)| self.windows.at(image).into_iter().map(move |w| (at, w)))
             .collect();
+        let canvas = |score: &Score<'_>, image| score.canvas(self.windows.size(image));
+        // None for a probe that has failed.
         let mut canvases: Vec<Vec<Canvas>> = scores
             .iter()
-            .map(|score| images.clone().map(|i| score.canvas(self.windows.size(i))).collect())
+            .map(|score| score.iter().flat_map(|s| images.clone().map(|i| canvas(s, i))).collect())
             .collect();
         let keep = self.kept.filter(|kept| pass.tokens.is_none() && kept.wants());
         let mut encoded: BTreeMap<usize, Vec<Tokens>> = BTreeMap::new();
-        let micro_batch = encoder.micro_batch;
-        for (chunk, places) in places.chunks(micro_batch).enumerate() {
+        // Chunks of nearly one size.
+        let chunks = places.len().div_ceil(encoder.micro_batch).max(1);
+        let size = places.len().div_ceil(chunks).max(1);
+        for (chunk, places) in places.chunks(size).enumerate() {
             let tokens = match &pass.tokens {
                 Some(tokens) => {
                     let part = |(&block, tokens): (&usize, &Tokens)| {
-                        let start = chunk * micro_batch;
+                        let start = chunk * size;
                         Ok((block, tokens.part(start, places.len(), encoder.device)?))
                     };
                     tokens.iter().map(part).collect::<Result<TokensByBlock, RunError>>()?
@@ -133,7 +141,9 @@ impl Validator<'_> {
                     encoded.entry(block).or_default().push(tokens);
                 }
             }
-            for ((probe, protocol), canvases) in probes.iter().zip(&mut canvases) {
+            let live =
+                probes.iter().zip(&mut canvases).filter(|(_, canvases)| !canvases.is_empty());
+            for ((probe, protocol), canvases) in live {
                 let taps = taps_of(&taps, &protocol.feature.blocks);
                 let predicted = probe.predict(&taps, (side, side))?;
                 let predicted = predicted.flatten_all().and_then(|p| p.to_vec1::<f32>());
@@ -150,11 +160,21 @@ impl Validator<'_> {
             });
             kept.write(images.start, &joined.collect::<Result<_, _>>()?, &encoder.blocks);
         }
-        for (score, canvases) in scores.iter_mut().zip(canvases) {
-            for ((image, canvas), target) in images.clone().zip(canvases).zip(&pass.targets) {
-                let path = &self.data.set.val.pairs()[image].image;
-                let keep = self.pictured.contains(&image).then_some(image);
-                score.add(path, canvas, target, keep)?;
+        let pairs = &self.data.set.val.pairs()[images.clone()];
+        for (slot, canvases) in scores.iter_mut().zip(canvases) {
+            let Ok(score) = slot else { continue };
+            let whole = canvases.into_par_iter().zip(pairs).zip(&pass.targets);
+            let scored: Result<Vec<Scored>, RunError> = whole
+                .map(|((canvas, pair), target)| score.score(&pair.image, canvas, target))
+                .collect();
+            match scored {
+                Ok(scored) => {
+                    for (image, scored) in images.clone().zip(scored) {
+                        let keep = self.pictured.contains(&image).then_some(image);
+                        score.add(scored, keep);
+                    }
+                }
+                Err(error) => *slot = Err(error),
             }
         }
         Ok(())

@@ -27,6 +27,7 @@ use super::features::{Encoder, Tokens, TokensByBlock};
 use super::train::Stream;
 use super::windows::Windows;
 use crate::bank::BankError;
+use crate::device;
 use crate::progress::Reporter;
 
 const CARD: &str = "card.json";
@@ -38,8 +39,10 @@ pub(super) struct KeptKey<'a> {
     pub(super) backbone: &'a Fingerprint,
     /// Autocast type of the encoder.
     pub(super) dtype: &'static str,
-    /// `cpu` or `cuda`: the last bits of a product belong to the kind of device,
+    /// The last bits of a product belong to the kind of device,
     pub(super) device: &'static str,
+    /// to the program that has the kernels,
+    pub(super) version: &'static str,
     /// and to the images of a pass.
     pub(super) micro_batch: usize,
     /// Revision of the stage from pixels to tokens.
@@ -78,7 +81,8 @@ impl Cache<'_> {
         let key = KeptKey {
             backbone: &plan.backbone.identity,
             dtype: stream.dtype.as_str(),
-            device: if stream.device.is_cpu() { "cpu" } else { "cuda" },
+            device: device::kind(stream.device),
+            version: env!("CARGO_PKG_VERSION"),
             micro_batch: stream.micro_batch,
             feature_revision: protocol.feature.revision,
             sample: &protocol.sample,
@@ -323,6 +327,7 @@ mod tests {
             backbone: data,
             dtype: "bf16",
             device: "cpu",
+            version: "0",
             micro_batch: 4,
             feature_revision: 1,
             sample,

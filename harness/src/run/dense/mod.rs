@@ -17,8 +17,8 @@ mod train;
 mod windows;
 
 use std::path::Path;
+use std::time::Duration;
 
-use results::RunDir;
 use schema::{
     BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, ListKind,
     MetricValue, Protocol, RunPlan, Selection, Stages, TaskHead,
@@ -35,6 +35,7 @@ use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
+pub(super) use checkpoint::clear;
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
@@ -42,8 +43,10 @@ pub(super) use train::{Stream, run};
 /// A data set ready to train on.
 pub(super) struct Opened {
     pub(super) dataset: Dataset,
-    /// The samples, cut to `--limit`.
+    /// The samples, cut to `--limit`,
     pub(super) set: PairedSet,
+    /// where that leaves any out.
+    pub(super) limit: Option<usize>,
     pub(super) form: TargetForm,
     pub(super) record: DataRecord,
     /// What a reader of the numbers must know of the data.
@@ -56,7 +59,7 @@ pub(super) struct Opened {
 pub(super) fn best(curve: &[EpochRecord]) -> Option<usize> {
     let primary = |line: &EpochRecord| {
         let rmse = line.metrics.get("rmse").map(|rmse| -rmse);
-        rmse.or_else(|| line.metrics.get("miou").copied())
+        rmse.or_else(|| line.metrics.get("miou").copied()).filter(|value| value.is_finite())
     };
     let validated = curve.iter().enumerate().filter_map(|(at, line)| Some((at, primary(line)?)));
     let better = |best: (usize, f64), next: (usize, f64)| if next.1 > best.1 { next } else { best };
@@ -82,6 +85,7 @@ pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
     all.extend(of(&curve[best], Selection::Best));
     for name in last.metrics.keys().filter(|name| !name.contains('/')) {
         let values = curve.iter().filter_map(|line| line.metrics.get(name).copied());
+        let values = values.filter(|value| value.is_finite());
         let up = schema::describe(name).is_some_and(|d| d.direction == Direction::Up);
         let best = values.reduce(|a, b| if (b > a) == up && b != a { b } else { a });
         all.extend(best.map(|x| value(name, x, Selection::BestEach)));
@@ -121,15 +125,21 @@ pub(super) fn open(
         fingerprint: set.fingerprint(),
         splits,
         classes: dataset.classes.unwrap_or(0),
+        labels: match form {
+            TargetForm::Labels { form, .. } => Some(form.name().to_owned()),
+            TargetForm::Depth { .. } => None,
+        },
         sample,
     };
     let notes = if sample { Vec::new() } else { set.notes(dataset) };
-    let set = match request.limit {
+    let larger = |limit: &usize| *limit < set.train.pairs().len().max(set.val.pairs().len());
+    let limit = request.limit.filter(larger);
+    let set = match limit {
         Some(limit) => set.take(limit, request.seed),
         None => set,
     };
     let stream_seed = request.seed;
-    Ok(Opened { dataset: dataset.clone(), set, form, record, notes, stream_seed })
+    Ok(Opened { dataset: dataset.clone(), set, limit, form, record, notes, stream_seed })
 }
 
 /// Resolves the protocol of one head for one backbone on one copy of the data.
@@ -144,7 +154,7 @@ pub(super) fn plan(
     let changes = protocol::Changes {
         base: request.protocol.clone(),
         epochs: request.epochs,
-        limit: request.limit,
+        limit: data.limit,
     };
     let dimensions = resolved.architecture.dimensions();
     let of = |head: &str| {
@@ -198,23 +208,18 @@ pub(super) fn plan(
 
 /// A finished probe's numbers.
 pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
-    let Trained { curve, rows, spent } = trained;
+    let Trained { curve, rows, spent, changes } = trained;
     let seconds = [("encode", spent.encode), ("train", spent.train), ("validate", spent.validate)];
     Measured {
         metrics: metrics(&curve),
         curve,
         rows,
-        seconds: seconds.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).into(),
+        seconds: seconds.map(|(name, seconds)| (name.to_owned(), seconds)).into(),
         encoded: spent.images,
-        encoding: spent.encode,
+        encoding: Duration::from_secs_f64(spent.encode),
         skipped: Vec::new(),
-        warnings: data.notes.clone(),
+        warnings: data.notes.iter().cloned().chain(changes).collect(),
     }
-}
-
-/// Removes the checkpoints of a run whose record is written.
-pub(super) fn clear(dir: &RunDir) -> Result<(), RunError> {
-    Ok(checkpoint::clear(dir.folder())?)
 }
 
 fn head_hash(path: &Path) -> Result<Fingerprint, RunError> {

@@ -1,8 +1,8 @@
 //! One probe's run in a stream: its place, its curve, its files.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use heads::dense::{
     Architecture, Expected, HeadConfig, HeadKind, Probe, StepReport, initialise, load,
@@ -12,32 +12,29 @@ use schema::{DenseProtocol, EpochRecord, HeadStage, RunPlan, SampleRows};
 use tasks::dense::Target;
 use tasks::random;
 
-use super::checkpoint::{self, Progress};
+use super::checkpoint::{self, Progress, Spent};
 use super::score::Validation;
 use super::steps;
 use super::train::Stream;
 use crate::run::RunError;
-
-/// Seconds of this process, by stage; shared stages count for every probe of the stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::run) struct Spent {
-    pub(in crate::run) encode: Duration,
-    pub(in crate::run) train: Duration,
-    pub(in crate::run) validate: Duration,
-    pub(in crate::run) images: u64,
-}
 
 /// What a probe's run came to.
 pub(in crate::run) struct Trained {
     pub(in crate::run) curve: Vec<EpochRecord>,
     pub(in crate::run) rows: SampleRows,
     pub(in crate::run) spent: Spent,
+    /// What changed while it was interrupted, a sentence each.
+    pub(in crate::run) changes: Vec<String>,
 }
 
 /// One probe's run in a stream.
 pub(super) struct Runner<'a> {
     pub(super) protocol: &'a DenseProtocol,
     folder: &'a Path,
+    /// Held, with its lock, as long as this process works on the run.
+    _lock: File,
+    /// Step of the newest checkpoint.
+    written: Option<u64>,
     pub(super) probe: Probe,
     pub(super) progress: Progress,
     /// Steps of one epoch.
@@ -46,7 +43,6 @@ pub(super) struct Runner<'a> {
     pub(super) rows: Option<SampleRows>,
     /// and what was predicted for the pictured images.
     maps: BTreeMap<usize, Target>,
-    pub(super) spent: Spent,
 }
 
 impl<'a> Runner<'a> {
@@ -112,7 +108,7 @@ impl<'a> Runner<'a> {
             let head = self.probe.head().tensors()?;
             checkpoint::write_head(&self.folder.join("best.safetensors"), &head)?;
         }
-        self.checkpoint()
+        self.write()
     }
 
     /// Takes a validation's rows and maps; returns its metrics.
@@ -123,11 +119,20 @@ impl<'a> Runner<'a> {
         metrics
     }
 
+    /// Writes a checkpoint, unless the newest one is of this step.
     pub(super) fn checkpoint(&mut self) -> Result<(), RunError> {
-        if self.total() == 0 {
+        if self.written == Some(self.progress.step) {
             return Ok(());
         }
-        Ok(checkpoint::write(self.folder, &self.probe.state()?, &mut self.progress)?)
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), RunError> {
+        if self.total() > 0 {
+            checkpoint::write(self.folder, &self.probe.state()?, &mut self.progress)?;
+            self.written = Some(self.progress.step);
+        }
+        Ok(())
     }
 
     /// Writes the head and the pictures. Checkpoints stay until the record is written.
@@ -135,7 +140,8 @@ impl<'a> Runner<'a> {
         let head = self.probe.head().tensors()?;
         checkpoint::write_head(&self.folder.join("head.safetensors"), &head)?;
         let rows = self.rows.ok_or(RunError::Interrupted)?;
-        Ok(Trained { curve: self.progress.curve, rows, spent: self.spent })
+        let Progress { curve, spent, changes, .. } = self.progress;
+        Ok(Trained { curve, rows, spent, changes })
     }
 
     /// A probe at its newest checkpoint, or new.
@@ -178,16 +184,34 @@ impl<'a> Runner<'a> {
             losses: (0.0, 0),
             skipped_groups: 0,
             curve: Vec::new(),
+            environment: stream.environment(),
+            changes: Vec::new(),
+            spent: Spent::default(),
             tensors: key.clone(),
         };
-        if let Some((found, state)) = checkpoint::newest(dir.folder(), &key)? {
-            probe.load_state(state)?;
-            let label = format!("{} {}", plan.task, plan.backbone.name);
-            stream.reporter.say(format!("{label}: continues at step {} of {total}", found.step));
-            progress = found;
+        let folder = dir.folder();
+        let lock = checkpoint::lock(folder)?;
+        let label = format!("{} {}", plan.task, plan.backbone.name);
+        let (saved, passed) = checkpoint::newest(folder, &key)?;
+        for problem in passed {
+            stream.reporter.warn(format!("{label}: passed over: {problem}"));
         }
-        let spent = Spent::default();
-        let (folder, maps) = (dir.folder(), BTreeMap::new());
-        Ok(Self { protocol, folder, probe, progress, epoch, rows: None, maps, spent })
+        let written = saved.as_ref().map(|(progress, _)| progress.step);
+        if let Some((found, state)) = saved {
+            probe.load_state(state)?;
+            let step = found.step;
+            stream.reporter.say(format!("{label}: continues at step {step} of {total}"));
+            let before = std::mem::replace(&mut progress, found).environment;
+            let now = stream.environment();
+            if before != now {
+                progress.changes.push(format!(
+                    "from step {step} of {total} on computed with {now}, before with {before}: the last \
+                     bits are those of neither"
+                ));
+                progress.environment = now;
+            }
+        }
+        let (rows, maps) = (None, BTreeMap::new());
+        Ok(Self { protocol, folder, _lock: lock, written, probe, progress, epoch, rows, maps })
     }
 }

@@ -55,6 +55,11 @@ impl Canvas {
         rows(&mut self.counts, &|_, counts| counts.iter_mut().for_each(|count| *count += 1.0));
     }
 
+    /// Whether every window's prediction was finite. A softmax is not if any of its classes is not.
+    fn is_finite(&self) -> bool {
+        self.sums[..self.counts.len()].iter().all(|sum| sum.is_finite())
+    }
+
     /// Metres: the mean over the windows.
     fn depth(self) -> Result<Array2<f32>, RunError> {
         let mut map = self.sums;
@@ -83,6 +88,23 @@ impl Canvas {
     }
 }
 
+/// What one image came to.
+pub(super) struct Scored {
+    row: Row,
+    /// What was predicted.
+    map: Target,
+}
+
+enum Row {
+    Depth(DepthRow),
+    Segmentation(SegmentationRow),
+}
+
+fn kinds(found: &'static str) -> RunError {
+    let expected = if found == "depth" { "labels" } else { "depth" };
+    heads::dense::HeadError::TargetKind { expected, found }.into()
+}
+
 /// A probe's rows so far.
 pub(super) struct Score<'a> {
     protocol: &'a DenseProtocol,
@@ -103,40 +125,45 @@ impl<'a> Score<'a> {
         Canvas::new(outputs(&self.protocol.objective), size)
     }
 
-    /// Takes a merged image: its path, what was predicted, what was to be; `keep` is its place in the
-    /// split if the prediction itself is wanted.
-    pub(super) fn add(
-        &mut self,
+    /// Scores a merged image: its path, what was predicted, what was to be.
+    pub(super) fn score(
+        &self,
         path: &str,
         canvas: Canvas,
         target: &Target,
-        keep: Option<usize>,
-    ) -> Result<(), RunError> {
+    ) -> Result<Scored, RunError> {
+        if !canvas.is_finite() {
+            return Err(RunError::NotFinite { image: path.to_owned() });
+        }
         let path = path.to_owned();
-        let map = match (&mut self.rows, target, &self.protocol.objective) {
-            (SampleRows::Depth(rows), Target::Depth(target), Objective::Depth { min, max }) => {
-                let prediction = canvas.depth()?;
+        match (target, &self.protocol.objective) {
+            (Target::Depth(target), Objective::Depth { min, max }) => {
+                let map = canvas.depth()?;
                 let least = self.protocol.evaluation.min_valid;
-                let metrics = depth_metrics(prediction.view(), target.view(), (*min, *max), least);
-                rows.push(DepthRow { path, metrics });
-                Target::Depth(prediction)
+                let metrics = depth_metrics(map.view(), target.view(), (*min, *max), least);
+                Ok(Scored { row: Row::Depth(DepthRow { path, metrics }), map: Target::Depth(map) })
             }
-            (
-                SampleRows::Segmentation(rows),
-                Target::Labels(target),
-                Objective::Segmentation { classes, ignore },
-            ) => {
-                let prediction = canvas.labels()?;
-                let counts = ClassCounts::of(prediction.view(), target.view(), *classes, *ignore)?;
+            (Target::Labels(target), Objective::Segmentation { classes, ignore }) => {
+                let map = canvas.labels()?;
+                let counts = ClassCounts::of(map.view(), target.view(), *classes, *ignore)?;
                 let ClassCounts { intersection, predicted, target } = counts;
-                rows.push(SegmentationRow { path, intersection, predicted, target });
-                Target::Labels(prediction)
+                let row = SegmentationRow { path, intersection, predicted, target };
+                Ok(Scored { row: Row::Segmentation(row), map: Target::Labels(map) })
             }
             // A data set's targets are all of one kind, which its objective was made from.
-            _ => return Ok(()),
-        };
-        self.maps.extend(keep.map(|at| (at, map)));
-        Ok(())
+            (Target::Depth(_), _) => Err(kinds("depth")),
+            (Target::Labels(_), _) => Err(kinds("labels")),
+        }
+    }
+
+    /// Takes the next image; `keep` is its place in the split if its prediction is wanted.
+    pub(super) fn add(&mut self, scored: Scored, keep: Option<usize>) {
+        match (&mut self.rows, scored.row) {
+            (SampleRows::Depth(rows), Row::Depth(row)) => rows.push(row),
+            (SampleRows::Segmentation(rows), Row::Segmentation(row)) => rows.push(row),
+            _ => {}
+        }
+        self.maps.extend(keep.map(|at| (at, scored.map)));
     }
 
     pub(super) fn finish(self, dataset: &str) -> Result<Validation, RunError> {

@@ -17,6 +17,7 @@ use super::runner::{Runner, Trained};
 use super::score::Validation;
 use super::windows::Windows;
 use crate::backbone::{Backbone, BackboneError};
+use crate::device;
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::run::RunError;
@@ -49,28 +50,65 @@ struct Ground<'a> {
     pictured: Vec<usize>,
 }
 
-type Slot<'a> = Result<Runner<'a>, RunError>;
+/// A probe's place in a stream: its run, or why it left.
+struct Slot<'a> {
+    dir: &'a RunDir,
+    runner: Result<Runner<'a>, RunError>,
+}
 
-/// Trains and validates one probe for each plan, all on one stream; one result a plan, in order. An
-/// interruption ends all of them, with their checkpoints written.
+impl<'a> Slot<'a> {
+    fn live(&self) -> Option<&Runner<'a>> {
+        self.runner.as_ref().ok()
+    }
+
+    fn live_mut(&mut self) -> Option<&mut Runner<'a>> {
+        self.runner.as_mut().ok()
+    }
+
+    /// The probe leaves; the others go on.
+    fn leave(&mut self, error: RunError) {
+        note(self.dir, &error);
+        self.runner = Err(error);
+    }
+}
+
+/// Says in a run's folder why it failed, as soon as it did: what ends the stream later may be a kill.
+fn note(dir: &RunDir, error: &RunError) {
+    if !error.leaves_no_note() {
+        // Noted again, with its own errors, when the stream has ended.
+        let _ = dir.fail(&error.to_string());
+    }
+}
+
+/// Trains and validates one probe for each plan, all on one stream; one result a plan, in order. What
+/// ends the stream ends every probe that is not done, with its checkpoint written.
 pub(in crate::run) fn run(
     stream: &Stream<'_>,
     plans: &[(&RunPlan, &DenseProtocol, &RunDir)],
-) -> Result<Vec<Result<Trained, RunError>>, RunError> {
-    let mut slots: Vec<Slot<'_>> = plans
-        .iter()
-        .map(|(plan, protocol, dir)| Runner::start(stream, plan, protocol, dir))
-        .collect();
+) -> Vec<Result<Trained, RunError>> {
+    let start = |&(plan, protocol, dir): &(_, _, _)| {
+        let runner = Runner::start(stream, plan, protocol, dir);
+        runner.as_ref().map_or_else(|error| note(dir, error), |_| ());
+        Slot { dir, runner }
+    };
+    let mut slots: Vec<Slot<'_>> = plans.iter().map(start).collect();
     let worked = stream.ground(plans, &slots).and_then(|ground| stream.work(&ground, &mut slots));
-    if worked.is_err() {
-        // Whatever ended the stream, the steps taken so far are kept.
-        let kept = slots.iter_mut().flatten().try_for_each(Runner::checkpoint);
-        if matches!(worked, Err(RunError::Interrupted)) {
-            kept?;
+    let mut ended = worked.err();
+    let interrupted = matches!(ended, Some(RunError::Interrupted));
+    let why = ended.as_ref().map(ToString::to_string).unwrap_or_default();
+    let results = slots.into_iter().map(|slot| {
+        let mut runner = slot.runner?;
+        if runner.done() && runner.rows.is_some() {
+            return runner.finish();
         }
-    }
-    worked?;
-    Ok(slots.into_iter().map(|slot| slot.and_then(Runner::finish)).collect())
+        runner.checkpoint()?;
+        Err(match ended.take() {
+            Some(error) if !interrupted => error,
+            _ if interrupted => RunError::Interrupted,
+            _ => RunError::Stream(why.clone()),
+        })
+    });
+    results.collect()
 }
 
 impl<'s> Stream<'s> {
@@ -79,7 +117,8 @@ impl<'s> Stream<'s> {
         plans: &[(&RunPlan, &DenseProtocol, &RunDir)],
         slots: &[Slot<'_>],
     ) -> Result<Ground<'s>, RunError> {
-        let protocols = slots.iter().flatten().map(|runner| runner.protocol);
+        let live = || slots.iter().filter_map(Slot::live);
+        let protocols = live().map(|runner| runner.protocol);
         let encoder = self.encoder(protocols);
         let images = self.data.set.val.pairs().len();
         let count = self.pictures.min(images);
@@ -90,7 +129,7 @@ impl<'s> Stream<'s> {
         };
         let (sample, evaluation) = (&protocol.sample, &protocol.evaluation);
         let windows = Windows::of(self.data, sample, evaluation, self.micro_batch)?;
-        let left = slots.iter().flatten().map(Runner::validations).max().unwrap_or(0);
+        let left = live().map(Runner::validations).max().unwrap_or(0);
         let kept = self.cache.open(self, (plan, protocol), &windows, &encoder, left)?;
         Ok(Ground { windows, kept, pictured })
     }
@@ -99,11 +138,11 @@ impl<'s> Stream<'s> {
     /// up first; the others wait for it.
     fn work(&self, ground: &Ground<'_>, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
         loop {
-            if slots.iter().flatten().any(Runner::closes) {
+            if slots.iter().filter_map(Slot::live).any(Runner::closes) {
                 self.close(ground, slots)?;
                 continue;
             }
-            let waiting = slots.iter().flatten().filter(|runner| !runner.done());
+            let waiting = slots.iter().filter_map(Slot::live).filter(|runner| !runner.done());
             let Some(runner) = waiting.min_by_key(|runner| runner.progress.step) else {
                 break;
             };
@@ -111,8 +150,8 @@ impl<'s> Stream<'s> {
             self.train(slots, from, (from / epoch + 1) * epoch)?;
         }
         // A run that was interrupted after its last epoch still needs its rows.
-        for (slot, validation) in self.validate(ground, slots, |runner| runner.rows.is_none())? {
-            if let Ok(runner) = &mut slots[slot] {
+        for (at, validation) in self.validate(ground, slots, |runner| runner.rows.is_none())? {
+            if let Some(runner) = slots[at].live_mut() {
                 runner.take(validation);
             }
         }
@@ -122,19 +161,21 @@ impl<'s> Stream<'s> {
     /// Closes the epoch of every probe that has reached its end, validating together.
     fn close(&self, ground: &Ground<'_>, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
         let closing = |runner: &Runner<'_>| runner.closes() && runner.validates();
+        // A validation may take longer than the epoch.
+        let live = slots.iter_mut().filter_map(Slot::live_mut);
+        live.filter(|runner| closing(runner)).try_for_each(Runner::checkpoint)?;
         let mut found = self.validate(ground, slots, closing)?;
         for (at, slot) in slots.iter_mut().enumerate() {
-            let Ok(runner) = slot else { continue };
-            if runner.closes() {
-                let validation = found.iter().position(|(slot, _)| *slot == at);
-                let validation = validation.map(|place| found.swap_remove(place).1);
-                runner.close(validation)?;
-            }
+            let Some(runner) = slot.live_mut().filter(|runner| runner.closes()) else { continue };
+            let validation = found.iter().position(|(place, _)| *place == at);
+            let validation = validation.map(|place| found.swap_remove(place).1);
+            runner.close(validation)?;
         }
         Ok(())
     }
 
-    /// Validates the probes that `wanted` picks, with one encoder pass over the windows.
+    /// Validates the probes that `wanted` picks, with one encoder pass over the windows. A probe that
+    /// fails leaves the stream.
     fn validate(
         &self,
         ground: &Ground<'_>,
@@ -142,15 +183,14 @@ impl<'s> Stream<'s> {
         wanted: impl Fn(&Runner<'_>) -> bool,
     ) -> Result<Vec<(usize, Validation)>, RunError> {
         let began = Instant::now();
-        let picked: Vec<(usize, &Runner<'_>)> = slots
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| Some((at, slot.as_ref().ok().filter(|r| wanted(r))?)))
-            .collect();
-        if picked.is_empty() {
+        let live = slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.live()?)));
+        let (places, probes): (Vec<usize>, Vec<_>) = live
+            .filter(|(_, runner)| wanted(runner))
+            .map(|(at, runner)| (at, (&runner.probe, runner.protocol)))
+            .unzip();
+        if places.is_empty() {
             return Ok(Vec::new());
         }
-        let probes: Vec<_> = picked.iter().map(|(_, r)| (&r.probe, r.protocol)).collect();
         let encoder = self.encoder(probes.iter().map(|(_, protocol)| *protocol));
         let validator = Validator {
             data: self.data,
@@ -160,14 +200,23 @@ impl<'s> Stream<'s> {
             workers: self.workers,
             reporter: self.reporter,
         };
-        let found = validator.validate(&encoder, &probes)?;
-        let found: Vec<_> = picked.iter().map(|(at, _)| *at).zip(found).collect();
-        for (at, _) in &found {
-            if let Ok(runner) = &mut slots[*at] {
-                runner.spent.validate += began.elapsed();
+        let results = validator.validate(&encoder, &probes)?;
+        let mut found = Vec::new();
+        for (at, result) in places.into_iter().zip(results) {
+            match result {
+                Ok(validation) => found.push((at, validation)),
+                Err(error) => slots[at].leave(error),
+            }
+            if let Some(runner) = slots[at].live_mut() {
+                runner.progress.spent.validate += began.elapsed().as_secs_f64();
             }
         }
         Ok(found)
+    }
+
+    /// What the last bits of a product belong to.
+    pub(super) fn environment(&self) -> String {
+        format!("{}, {} images at a time", device::kind(self.device), self.micro_batch)
     }
 
     fn encoder<'p>(&self, protocols: impl Iterator<Item = &'p DenseProtocol>) -> Encoder<'s> {
@@ -176,10 +225,8 @@ impl<'s> Stream<'s> {
 
     /// Steps `from..to`, within one epoch, for every probe that is at the step's index.
     fn train(&self, slots: &mut [Slot<'_>], from: u64, to: u64) -> Result<(), RunError> {
-        let Some((protocol, steps)) = slots.iter().flatten().next().map(|r| (r.protocol, r.epoch))
-        else {
-            return Ok(());
-        };
+        let first = slots.iter().find_map(Slot::live).map(|runner| (runner.protocol, runner.epoch));
+        let Some((protocol, steps)) = first else { return Ok(()) };
         let (sample, training) = (&protocol.sample, &protocol.training);
         let batch = training.groups * training.group_size;
         let epoch = (from / steps) as usize;
@@ -202,14 +249,15 @@ impl<'s> Stream<'s> {
             normalise_into(image.view(), self.data.form, sample, &mut pixels);
             Ok(Crop { pixels, target })
         };
-        let live = slots.iter().flatten().filter(|r| r.progress.step < to);
+        let live = slots.iter().filter_map(Slot::live).filter(|r| r.progress.step < to);
         let encoder = self.encoder(live.map(|r| r.protocol));
         let label = format!("{name} epoch {}/{}", epoch + 1, training.epochs);
         let bar = self.reporter.items(&label, steps * batch as u64, "images");
         let mut crops = Vec::with_capacity(batch);
         let mut written = Instant::now();
-        let take = |i: usize, crop: Result<Crop, DenseError>| -> Result<(), RunError> {
-            crops.push(crop?);
+        // An error, or none when no probe is left to take these steps.
+        let take = |i: usize, crop: Result<Crop, DenseError>| -> Result<(), Option<RunError>> {
+            crops.push(crop.map_err(RunError::from)?);
             if crops.len() < batch {
                 return Ok(());
             }
@@ -219,13 +267,21 @@ impl<'s> Stream<'s> {
                 files.iter().map(|&index| pairs[index].image.to_string()).collect()
             })?;
             self.show(&bar, slots, (step % steps + 1) * batch as u64);
+            let mut live = slots.iter_mut().filter_map(Slot::live_mut);
             if written.elapsed() > CHECKPOINT_EVERY {
-                slots.iter_mut().flatten().try_for_each(Runner::checkpoint)?;
+                live.try_for_each(Runner::checkpoint)?;
                 written = Instant::now();
             }
-            if interrupt::requested() { Err(RunError::Interrupted) } else { Ok(()) }
+            if interrupt::requested() {
+                return Err(Some(RunError::Interrupted));
+            }
+            let left = |slot: &Slot<'_>| slot.live().is_some_and(|r| r.progress.step == step + 1);
+            if slots.iter().any(left) { Ok(()) } else { Err(None) }
         };
-        ordered(0..indices.len(), self.workers, 2 * batch, make, take)
+        match ordered(0..indices.len(), self.workers, 2 * batch, make, take) {
+            Err(Some(error)) => Err(error),
+            Ok(()) | Err(None) => Ok(()),
+        }
     }
 
     /// One step of every probe that is at it. A probe that fails leaves the stream; the others go on.
@@ -242,26 +298,28 @@ impl<'s> Stream<'s> {
             crops.into_iter().map(|crop| (crop.pixels, crop.target)).unzip();
         let taps: Taps = encoder.encode(&pixels)?;
         let targets = self.targets(targets)?;
-        let encoding = began.elapsed();
+        self.device.synchronize().map_err(BackboneError::Candle)?;
+        let encoding = began.elapsed().as_secs_f64();
         for slot in slots.iter_mut() {
-            let Ok(runner) = slot else { continue };
-            if runner.progress.step != step || runner.done() {
-                continue;
-            }
+            let waits = |runner: &&mut Runner<'_>| runner.progress.step == step && !runner.done();
+            let Some(runner) = slot.live_mut().filter(waits) else { continue };
             let began = Instant::now();
             let taps = taps_of(&taps, &runner.protocol.feature.blocks);
-            match runner.probe.train_step(&taps, &targets) {
+            let failed = match runner.probe.train_step(&taps, &targets) {
                 Ok(report) => {
                     runner.note(&report);
-                    runner.spent.encode += encoding;
-                    runner.spent.train += began.elapsed();
-                    runner.spent.images += pixels.len() as u64;
+                    let spent = &mut runner.progress.spent;
+                    spent.encode += encoding;
+                    spent.train += began.elapsed().as_secs_f64();
+                    spent.images += pixels.len() as u64;
+                    continue;
                 }
                 Err(source @ HeadError::NonFinite { .. }) => {
-                    *slot = Err(RunError::Diverged { source, files: files() });
+                    RunError::Diverged { source, files: files() }
                 }
-                Err(error) => *slot = Err(error.into()),
-            }
+                Err(error) => error.into(),
+            };
+            slot.leave(failed);
         }
         Ok(())
     }
@@ -284,7 +342,7 @@ impl<'s> Stream<'s> {
     }
 
     fn show(&self, bar: &Bar, slots: &[Slot<'_>], done: u64) {
-        let losses = slots.iter().flatten().filter_map(|runner| {
+        let losses = slots.iter().filter_map(Slot::live).filter_map(|runner| {
             let (sum, count) = runner.progress.losses;
             (count > 0).then(|| format!("{:.4}", sum / count as f64))
         });
