@@ -6,6 +6,7 @@ use super::canvas::{Align, Canvas};
 use super::layout::Layout;
 use super::legend::legend;
 use super::{PictureError, Rgb, class_colour, common_size, sample};
+use crate::font::Face;
 
 /// Pixels whose truth is ignored.
 pub(super) const IGNORED: Rgb = [160, 160, 160];
@@ -67,9 +68,12 @@ pub fn segmentation(picture: &SegmentationPicture<'_>) -> Result<Vec<u8>, Pictur
     marks.push((None, "correct: the input, dimmed".to_owned()));
 
     let line = layout.ems(1.6);
-    // Entries stand under the left edges of the panels and evenly between.
+    // Entries stand under the left edges of the panels and evenly between, as wide as the widest.
+    let face = Face::regular()?;
+    let widest = names.iter().map(|(_, name)| face.width(name, layout.em)).fold(0.0, f32::max);
+    let need = Canvas::key_indent(layout.em) + widest.ceil() as usize + layout.ems(0.8);
     let pitch = layout.panels[1].x - layout.panels[0].x;
-    let each = (pitch / layout.ems(10.0)).max(1);
+    let each = (pitch / need.max(layout.ems(10.0))).max(1);
     let columns = each * if layout.one_row { 4 } else { 2 };
     let legend_lines = names.len().div_ceil(columns);
     let marks_top = layout.below + legend_lines * line + layout.ems(0.4);
