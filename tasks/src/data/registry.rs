@@ -133,6 +133,8 @@ pub struct DepthStorage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelForms {
+    /// Of the classes, in the order of their labels.
+    pub names: Vec<String>,
     /// The form that the protocol's authors use: classes from 0.
     pub authors: String,
     /// The form as published, where it differs.
@@ -235,6 +237,9 @@ impl Dataset {
             }
             _ if !["train", "val"].iter().all(|&split| self.splits.contains_key(split)) => {
                 Some("both splits, train and val, are needed")
+            }
+            _ if self.labels.as_ref().is_some_and(|l| Some(l.names.len()) != self.classes) => {
+                Some("names of [dataset.labels] are not as many as classes")
             }
             _ => self.list_contradiction(),
         }

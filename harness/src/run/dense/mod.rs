@@ -8,6 +8,7 @@ mod checkpoint;
 mod evaluate;
 mod features;
 mod kept;
+mod pictures;
 mod protocol;
 mod runner;
 mod score;

@@ -13,6 +13,7 @@ use tasks::dense::Target;
 use tasks::random;
 
 use super::checkpoint::{self, Progress, Spent};
+use super::pictures;
 use super::score::Validation;
 use super::steps;
 use super::train::Stream;
@@ -31,6 +32,8 @@ pub(in crate::run) struct Trained {
 pub(super) struct Runner<'a> {
     pub(super) protocol: &'a DenseProtocol,
     folder: &'a Path,
+    /// For messages: the cell and the backbone.
+    label: String,
     /// Held, with its lock, as long as this process works on the run.
     _lock: File,
     /// Step of the newest checkpoint.
@@ -136,10 +139,19 @@ impl<'a> Runner<'a> {
     }
 
     /// Writes the head and the pictures. Checkpoints stay until the record is written.
-    pub(super) fn finish(self) -> Result<Trained, RunError> {
+    pub(super) fn finish(self, stream: &Stream<'_>) -> Result<Trained, RunError> {
         let head = self.probe.head().tensors()?;
         checkpoint::write_head(&self.folder.join("head.safetensors"), &head)?;
         let rows = self.rows.ok_or(RunError::Interrupted)?;
+        for (&place, map) in &self.maps {
+            let (data, protocol) = (stream.data, self.protocol);
+            // A result does not fail for want of a picture.
+            if let Err(problem) =
+                pictures::write(self.folder, &self.label, data, protocol, (place, map), &rows)
+            {
+                stream.reporter.warn(format!("{}: no picture: {problem}", self.label));
+            }
+        }
         let Progress { curve, spent, changes, .. } = self.progress;
         Ok(Trained { curve, rows, spent, changes })
     }
@@ -212,6 +224,17 @@ impl<'a> Runner<'a> {
             }
         }
         let (rows, maps) = (None, BTreeMap::new());
-        Ok(Self { protocol, folder, _lock: lock, written, probe, progress, epoch, rows, maps })
+        Ok(Self {
+            protocol,
+            folder,
+            label,
+            _lock: lock,
+            written,
+            probe,
+            progress,
+            epoch,
+            rows,
+            maps,
+        })
     }
 }

@@ -13,6 +13,7 @@ use super::Opened;
 use super::evaluate::Validator;
 use super::features::{Encoder, Taps, taps_of};
 use super::kept::{Cache, Kept};
+use super::pictures;
 use super::runner::{Runner, Trained};
 use super::score::Validation;
 use super::windows::Windows;
@@ -99,7 +100,7 @@ pub(in crate::run) fn run(
     let results = slots.into_iter().map(|slot| {
         let mut runner = slot.runner?;
         if runner.done() && runner.rows.is_some() {
-            return runner.finish();
+            return runner.finish(stream);
         }
         runner.checkpoint()?;
         Err(match ended.take() {
@@ -120,9 +121,7 @@ impl<'s> Stream<'s> {
         let live = || slots.iter().filter_map(Slot::live);
         let protocols = live().map(|runner| runner.protocol);
         let encoder = self.encoder(protocols);
-        let images = self.data.set.val.pairs().len();
-        let count = self.pictures.min(images);
-        let pictured = (0..count).map(|i| (2 * i + 1) * images / (2 * count)).collect();
+        let pictured = pictures::places(self.pictures, self.data.set.val.pairs().len());
         let (plan, protocol) = match plans.first() {
             Some((plan, protocol, _)) => (plan, protocol),
             None => return Ok(Ground { windows: Windows::none(), kept: None, pictured }),
