@@ -68,6 +68,8 @@ pub(super) struct ProbeSize {
     group: usize,
     batch: usize,
     taps: usize,
+    /// Bytes of one validation window's prediction, as it is resized, weighed and read back.
+    predicted: u64,
 }
 
 impl ProbeSize {
@@ -89,10 +91,11 @@ impl ProbeSize {
             group: training.group_size.max(1),
             batch: training.groups * training.group_size,
             taps: protocol.feature.blocks.len(),
+            predicted: (3 * 4 * outputs * protocol.evaluation.window.pow(2)) as u64,
         }
     }
 
-    /// Bytes within a step, with `images` at a time.
+    /// Bytes within a training step or a pass of validation, with `images` at a time.
     fn step(&self, images: usize) -> u64 {
         let at_once = match self.divisible {
             true => {
@@ -100,7 +103,9 @@ impl ProbeSize {
             }
             false => self.batch,
         };
-        at_once as u64 * self.head.per_sample
+        // Without a graph about half of the maps are held at once.
+        let window = self.predicted + self.head.per_sample / 2;
+        (at_once as u64 * self.head.per_sample).max(images as u64 * window)
     }
 
     /// Bytes of this probe alone on a stream, with `images` at a time.
@@ -159,7 +164,7 @@ mod tests {
 
     fn probe(fixed: u64, per_sample: u64, divisible: bool) -> ProbeSize {
         let head = TrainingMemory { fixed, per_sample };
-        ProbeSize { head, divisible, group: 4, batch: 32, taps: 1 }
+        ProbeSize { head, divisible, group: 4, batch: 32, taps: 1, predicted: 0 }
     }
 
     #[test]

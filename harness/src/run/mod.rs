@@ -5,6 +5,7 @@ mod extract;
 mod knn;
 mod memory;
 mod session;
+mod streams;
 
 use std::path::PathBuf;
 

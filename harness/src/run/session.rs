@@ -2,17 +2,16 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use jiff::{Timestamp, Unit};
 use results::{RunDir, Store};
-use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, Stages, TaskHead};
+use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, TaskHead};
 use tasks::dense::LabelForm;
 
-use super::memory::{BatchSize, EncoderSize, ProbeSize};
+use super::memory::BatchSize;
 use super::{RunError, dense, knn, memory};
 use crate::backbone::{Backbone, Placement};
 use crate::bank;
@@ -101,7 +100,7 @@ pub(super) struct Host<'a> {
 
 /// An encoder that is loaded when its first run needs it.
 pub(super) struct Lazy<'a> {
-    resolved: &'a Resolved,
+    pub(super) resolved: &'a Resolved,
     loaded: OnceCell<(Box<dyn Backbone>, Duration)>,
 }
 
@@ -270,115 +269,8 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// The runs that train together, in order: as many as memory allows.
-    fn streams(
-        &self,
-        lazy: &Lazy<'_>,
-        name: &str,
-        images: usize,
-        runs: &[(RunPlan, RunDir)],
-    ) -> Vec<Range<usize>> {
-        let dimensions = lazy.resolved.architecture.dimensions();
-        let side = lazy.resolved.preparation.resolution;
-        let sized = runs.iter().filter_map(|(plan, _)| match &plan.protocol.stages {
-            Stages::Dense(protocol) => {
-                let encoder = EncoderSize::of(&plan.backbone, &dimensions, side, self.dtype);
-                Some((encoder, ProbeSize::of(protocol, &plan.backbone, &encoder, self.dtype)))
-            }
-            Stages::Knn(_) => None,
-        });
-        let (encoders, probes): (Vec<_>, Vec<_>) = sized.unzip();
-        let Some(encoder) = encoders.first() else { return Vec::new() };
-        let streams = memory::streams(&probes, encoder, images, self.memory);
-        let giga = |bytes: u64| bytes as f64 / 1e9;
-        let have = giga(self.memory);
-        if streams.len() > 1 {
-            self.reporter.say(format!(
-                "{name}: {} heads do not fit into {have:.1} GB of memory together: they are trained \
-                 in {} passes over the data (--memory-gb, --batch-size)",
-                probes.len(),
-                streams.len()
-            ));
-        }
-        for (probe, (plan, _)) in probes.iter().zip(runs) {
-            let needs = probe.alone(encoder, images);
-            if needs > self.memory {
-                let label = label(plan);
-                self.reporter.warn(format!(
-                    "{label} may need {:.1} GB of memory with {images} images at a time, and {have:.1} \
-                     GB are there: a smaller --batch-size needs less",
-                    giga(needs)
-                ));
-            }
-        }
-        streams
-    }
-
-    /// Trains every dense head of one data set on one stream.
-    fn dense(
-        &self,
-        lazy: &Lazy<'_>,
-        data: &dense::Opened,
-        images: usize,
-        runs: Vec<(RunPlan, RunDir)>,
-        report: &mut Report,
-    ) -> Result<(), RunError> {
-        let at = (Timestamp::now(), Instant::now());
-        let plans: Vec<_> = runs
-            .iter()
-            .filter_map(|(plan, dir)| match &plan.protocol.stages {
-                Stages::Dense(protocol) => Some((plan, protocol, dir)),
-                Stages::Knn(_) => None,
-            })
-            .collect();
-        let trained = lazy.get(self).map(|backbone| {
-            let stream = dense::Stream {
-                backbone,
-                device: &self.device,
-                dtype: self.dtype,
-                data,
-                micro_batch: images,
-                workers: self.workers(),
-                head_weights: self.request.head_weights.as_deref(),
-                cache: dense::Cache { folder: &self.cache, limit: self.request.kept_bytes },
-                pictures: self.request.pictures,
-                reporter: self.reporter,
-            };
-            dense::run(&stream, &plans)
-        });
-        match trained {
-            Ok(results) => {
-                let mut interrupted = false;
-                for ((plan, dir), result) in runs.into_iter().zip(results) {
-                    if matches!(result, Err(RunError::Interrupted)) {
-                        interrupted = true;
-                        continue;
-                    }
-                    let measured = result.map(|trained| dense::measured(trained, data));
-                    if self.end(lazy, plan, &dir, measured, at, report)? {
-                        self.clear(dir.folder());
-                    }
-                }
-                if interrupted {
-                    return Err(RunError::Interrupted);
-                }
-            }
-            // What ends the stream ends each of its runs.
-            Err(error) => {
-                let why = error.to_string();
-                let mut first = Some(error);
-                for (plan, dir) in runs {
-                    let shared = || RunError::Stream(why.clone());
-                    let error = first.take().unwrap_or_else(shared);
-                    self.end(lazy, plan, &dir, Err(error), at, report)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Removes the checkpoints of a run whose record is written.
-    fn clear(&self, folder: &Path) {
+    pub(super) fn clear(&self, folder: &Path) {
         if let Err(error) = dense::clear(folder) {
             self.reporter.warn(error.to_string());
         }
@@ -413,7 +305,7 @@ impl Host<'_> {
 
     /// Writes a run's record, or notes why it failed; whether it is finished. A failure does not end
     /// the others.
-    fn end(
+    pub(super) fn end(
         &self,
         lazy: &Lazy<'_>,
         plan: RunPlan,
@@ -522,7 +414,7 @@ impl Lazy<'_> {
     }
 }
 
-fn label(plan: &RunPlan) -> String {
+pub(super) fn label(plan: &RunPlan) -> String {
     format!("{} {}", plan.task, plan.backbone.name)
 }
 

@@ -22,6 +22,7 @@ use ndarray::{Array2, Array3};
 pub use error::{Format, ImageError, MAX_PIXELS};
 pub use prepare::{center_crop, normalise_into, prepare, shorter_side};
 pub use resize::resize;
+pub(crate) use resize::{Region, resize_region};
 
 /// Decodes a JPEG or PNG file to RGB, `[H, W, 3]`. The format is told from the content, not from
 /// the file's name.

@@ -92,6 +92,14 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// This epoch's mean loss so far and the rate of the next step, for showing.
+    pub(super) fn loss_and_rate(&self) -> Option<String> {
+        let (sum, count) = self.progress.losses;
+        let rate = self.probe.schedule().rate(self.progress.step);
+        let head = self.protocol.head.name();
+        (count > 0).then(|| format!("{head} loss {:.4} rate {rate:.1e}", sum / count as f64))
+    }
+
     /// Ends an epoch: its line of the curve, the best head so far, a checkpoint.
     pub(super) fn close(&mut self, validation: Option<Validation>) -> Result<(), RunError> {
         let (sum, count) = std::mem::replace(&mut self.progress.losses, (0.0, 0));

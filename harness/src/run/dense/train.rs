@@ -341,11 +341,8 @@ impl<'s> Stream<'s> {
     }
 
     fn show(&self, bar: &Bar, slots: &[Slot<'_>], done: u64) {
-        let losses = slots.iter().filter_map(Slot::live).filter_map(|runner| {
-            let (sum, count) = runner.progress.losses;
-            (count > 0).then(|| format!("{:.4}", sum / count as f64))
-        });
-        bar.note(&losses.collect::<Vec<_>>().join(" "));
+        let notes = slots.iter().filter_map(Slot::live).filter_map(Runner::loss_and_rate);
+        bar.note(&notes.collect::<Vec<_>>().join(", "));
         bar.set(done);
     }
 }
