@@ -5,7 +5,7 @@
 //! keeps features, `heads` searches or trains on them, `results` keeps the record.
 
 pub mod backbone;
-pub mod bank;
+pub mod cache;
 pub mod cli;
 pub mod device;
 pub mod hub;

@@ -45,6 +45,9 @@ pub enum Command {
     /// Backbones: list, show, pull
     #[command(subcommand)]
     Backbones(BackbonesCommand),
+    /// Kept features: list, verify, prune
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Write the tokens of images to a safetensors file
     Features(FeaturesArgs),
     /// Check what this machine and this build can do
@@ -256,6 +259,35 @@ pub enum BackbonesCommand {
         /// Name, or hf:ORG/REPO[@REV]
         #[arg(required = true)]
         backbones: Vec<String>,
+    },
+}
+
+/// `pixio-eval cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// What is kept, how large, and when it was last used
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read everything that is kept and name what is damaged (exit 1 if anything is)
+    Verify {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Remove what is damaged; it is made again when it is needed
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Remove what was not used for a while, and what older versions left
+    Prune {
+        /// Days without use; 0 removes everything that no process uses now
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        unused_days: u64,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -86,7 +86,7 @@ impl CliError {
             }
             Self::Run(error) => match error {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
-                RunError::Bank(_) => {
+                RunError::Cache(_) => {
                     one("PIXIO_EVAL_CACHE chooses another folder for kept features")
                 }
                 RunError::NoBackbone => {
@@ -202,7 +202,7 @@ through_run!(
     WeightsError,
     DeviceError,
     BackboneError,
-    crate::bank::BankError,
+    crate::cache::CacheError,
     results::StoreError,
     results::TableError,
     tasks::sample::SampleError,

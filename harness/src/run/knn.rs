@@ -16,7 +16,7 @@ use super::RunError;
 use super::extract::{Extracted, Extraction, Load};
 use super::memory::{BatchSize, EncoderSize};
 use super::session::{Host, Lazy, Measured, Request};
-use crate::bank::{Bank, BankKey};
+use crate::cache::{Bank, BankKey};
 use crate::device;
 use crate::interrupt;
 use crate::progress::Reporter;
@@ -158,7 +158,11 @@ pub(super) fn run(
     let Stages::Knn(protocol) = &plan.protocol.stages else {
         return Err(RunError::Stream("a dense protocol on class folders".to_owned()));
     };
-    let bank = Bank::open(&host.cache, &bank_key(plan, protocol, &host.device))?;
+    let bank = {
+        let (data, backbone) = (&plan.data.name, &plan.backbone.name);
+        let about = format!("{data}, k-NN features, {backbone}, {}", protocol.feature.dtype);
+        Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
+    };
     let extraction = Extraction {
         device: &host.device,
         protocol,

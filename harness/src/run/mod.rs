@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use schema::TaskHead;
 
 use crate::backbone::BackboneError;
-use crate::bank::BankError;
+use crate::cache::CacheError;
 use crate::device::DeviceError;
 use crate::lists::ListError;
 use crate::registry::nearest;
@@ -167,9 +167,9 @@ pub enum RunError {
     /// The encoder.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
-    /// The feature bank.
+    /// Kept features.
     #[error(transparent)]
-    Bank(#[from] BankError),
+    Cache(#[from] CacheError),
     /// The search or the vote.
     #[error(transparent)]
     Knn(#[from] heads::knn::KnnError),

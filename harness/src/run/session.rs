@@ -14,7 +14,7 @@ use tasks::dense::LabelForm;
 use super::memory::BatchSize;
 use super::{RunError, dense, knn, memory};
 use crate::backbone::{Backbone, Placement};
-use crate::bank;
+use crate::cache;
 use crate::device::{self, DeviceChoice};
 use crate::hub::HubOptions;
 use crate::interrupt;
@@ -133,12 +133,12 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     }
     let store = Store::open(&request.out)?;
     store.check_writable()?;
-    let cache = locate::cache();
-    bank::check_writable(&cache)?;
+    let folder = locate::cache();
+    cache::check_writable(&folder)?;
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
     let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
-    let host = Host { request, device, dtype, store, cache, memory, reporter };
+    let host = Host { request, device, dtype, store, cache: folder, memory, reporter };
     let present = host.present()?;
     if present.is_empty() {
         return Ok(Report::default());

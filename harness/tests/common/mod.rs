@@ -74,7 +74,7 @@ impl World {
 
     /// The features a run has kept for a split, shard after shard, from each bank.
     pub fn kept_features(&self, split: &str) -> Vec<Vec<f32>> {
-        let banks = std::fs::read_dir(self.path("cache/features-v1")).unwrap();
+        let banks = std::fs::read_dir(self.path("cache/features-v2")).unwrap();
         let of_bank = |bank: PathBuf| {
             let files = std::fs::read_dir(bank).unwrap().map(|entry| entry.unwrap().path());
             let named =

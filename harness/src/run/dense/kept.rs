@@ -1,10 +1,7 @@
 //! Tokens of validation windows on disk, so that each epoch's validation runs the heads alone.
 //!
 //! ```text
-//! CACHE/windows-v1/KEY/
-//!   card.json                  what the key was made of; locked while a process uses the set
-//!   00000012-block11-f32       tokens of the pass that begins with image 12: a safetensors file,
-//!                              then its BLAKE3
+//! 00000012-block11-f32.safetensors  tokens of the pass that begins with image 12
 //! ```
 //!
 //! What a linear head reads is kept as f32, what only a DPT reads in the run's type, which its first
@@ -13,25 +10,20 @@
 //! were used longest ago first, and what still does not fit is encoded every time.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
 
 use candle_core::{DType, Device, Tensor};
-use schema::{DenseProtocol, Fingerprint, RunPlan, SampleStage, fingerprint};
+use schema::{DenseProtocol, Fingerprint, RunPlan, SampleStage};
 use serde::Serialize;
 
 use super::features::{Encoder, Tokens, TokensByBlock};
 use super::train::Stream;
 use super::windows::Windows;
-use crate::bank::BankError;
+use crate::cache::{self, CacheError, Kind, Set, Tensors};
 use crate::device;
 use crate::progress::Reporter;
-
-const CARD: &str = "card.json";
-const HASH: usize = blake3::OUT_LEN;
 
 /// What decides the tokens of a set.
 #[derive(Debug, Serialize)]
@@ -74,7 +66,7 @@ impl Cache<'_> {
         windows: &Windows,
         encoder: &Encoder<'_>,
         left: usize,
-    ) -> Result<Option<Kept<'s>>, BankError> {
+    ) -> Result<Option<Kept<'s>>, CacheError> {
         if self.limit == 0 || encoder.blocks.is_empty() {
             return Ok(None);
         }
@@ -90,7 +82,10 @@ impl Cache<'_> {
             data: &plan.data.fingerprint,
             part: protocol.limit.map(|limit| (limit, plan.seed)),
         };
-        let kept = Kept::open(self.folder, &key, (self.limit, left > 1), stream.reporter)?;
+        let (data, backbone) = (&plan.data.name, &plan.backbone.name);
+        let about = format!("{data}, validation windows, {backbone}, {}", key.dtype);
+        let write = (self.limit, left > 1);
+        let kept = Kept::open(self.folder, (&key, &about), write, stream.reporter)?;
         if left > 1 {
             let count: usize = windows.passes.iter().map(|pass| windows.count(pass)).sum();
             let size = (count as u64 * bytes_of_a_window(encoder)) as f64 / 1e9;
@@ -98,7 +93,7 @@ impl Cache<'_> {
                 "{}: features of {count} validation windows, {size:.1} GB, are kept in {} (at most {} \
                  GB of all data sets, --cache-gb)",
                 plan.data.name,
-                kept.folder.display(),
+                kept.set.folder().display(),
                 self.limit as f64 / 1e9,
             ));
         }
@@ -117,9 +112,8 @@ fn bytes_of_a_window(encoder: &Encoder<'_>) -> u64 {
 
 /// One set of kept tokens.
 pub(super) struct Kept<'a> {
-    folder: PathBuf,
-    /// Held, with its lock, as long as this process uses the set.
-    _card: File,
+    set: Set,
+    cache: PathBuf,
     limit: u64,
     /// Bytes of all sets.
     used: AtomicU64,
@@ -133,34 +127,14 @@ impl<'a> Kept<'a> {
     /// `limit` bytes; new tokens are written if `write`.
     pub(super) fn open(
         cache: &Path,
-        key: &KeptKey<'_>,
+        (key, about): (&KeptKey<'_>, &str),
         (limit, write): (u64, bool),
         reporter: &'a Reporter,
-    ) -> Result<Self, BankError> {
-        let all = cache.join("windows-v1");
-        let folder = all.join(fingerprint(key).short());
-        let fault = |doing, path: &Path| {
-            let path = path.to_path_buf();
-            move |why: std::io::Error| BankError { doing, path, why: why.to_string() }
-        };
-        fs::create_dir_all(&folder).map_err(fault("create", &folder))?;
-        let path = folder.join(CARD);
-        let describe = |why| BankError { doing: "describe", path: path.clone(), why };
-        let text = serde_json::to_vec_pretty(key).map_err(|error| describe(error.to_string()))?;
-        let write_card = || -> std::io::Result<File> {
-            let mut card = File::options().create(true).append(true).read(true).open(&path)?;
-            // Systems without locks do without: at worst another process makes room here.
-            let _ = card.try_lock_shared();
-            if card.metadata()?.len() == 0 {
-                card.write_all(&text)?;
-            }
-            card.set_modified(SystemTime::now())?;
-            Ok(card)
-        };
-        let card = write_card().map_err(fault("write", &path))?;
-        let used = sets(&all).iter().map(|set| set.bytes).sum();
+    ) -> Result<Self, CacheError> {
+        let set = Set::open(cache, Kind::Windows, key, about)?;
+        let used = cache::sets(cache, Kind::Windows).iter().map(|set| set.bytes).sum();
         let (used, writing) = (AtomicU64::new(used), AtomicBool::new(write));
-        Ok(Self { folder, _card: card, limit, used, writing, reporter })
+        Ok(Self { set, cache: cache.to_owned(), limit, used, writing, reporter })
     }
 
     /// The tokens of the pass that begins with image `first`, of every block, on the CPU; none
@@ -173,7 +147,9 @@ impl<'a> Kept<'a> {
     ) -> Option<TokensByBlock> {
         let one = |(&block, &dtype): (&usize, &DType)| {
             let exact = std::iter::once(dtype).chain((dtype != DType::F32).then_some(DType::F32));
-            let mut found = exact.filter_map(|dtype| read(&self.path(first, block, dtype)));
+            // A damaged file is as good as none: its pass is encoded and written again.
+            let read = |dtype| tokens(self.set.read(&name(first, block, dtype)).ok()??);
+            let mut found = exact.filter_map(read);
             found.find(|tokens| tokens.patches.dims().first() == Some(&windows)).map(|t| (block, t))
         };
         blocks.iter().map(one).collect()
@@ -193,19 +169,22 @@ impl<'a> Kept<'a> {
     ) {
         let made = tokens.iter().map(|(&block, tokens)| {
             let dtype = blocks.get(&block).copied().unwrap_or(DType::F32);
-            Ok((self.path(first, block, dtype), encode(tokens, dtype)?))
+            let name = name(first, block, dtype);
+            let tensors = tensors(tokens, dtype).map_err(|error| error.to_string())?;
+            let bytes = self.set.encode(&name, &tensors).map_err(|error| error.to_string())?;
+            Ok((name, bytes))
         });
-        if let Err(why) = made.collect::<Result<Vec<_>, _>>().and_then(|files| self.put(&files)) {
-            let folder = self.folder.display();
-            self.reporter.warn(format!("{folder}: {why}; no more validation features are kept"));
+        let put = |files: Vec<(String, Vec<u8>)>| self.put(&files).map_err(|e| e.to_string());
+        if let Err(why) = made.collect::<Result<Vec<_>, String>>().and_then(put) {
+            self.reporter.warn(format!("{why}; no more validation features are kept"));
             self.writing.store(false, Relaxed);
         }
     }
 
     /// Writes all files or, without room, none.
-    fn put(&self, files: &[(PathBuf, Vec<u8>)]) -> Result<(), String> {
-        let more = files.iter().map(|(path, bytes)| {
-            let replaced = fs::metadata(path).map_or(0, |file| file.len());
+    fn put(&self, files: &[(String, Vec<u8>)]) -> Result<(), CacheError> {
+        let more = files.iter().map(|(name, bytes)| {
+            let replaced = fs::metadata(self.set.folder().join(name)).map_or(0, |file| file.len());
             (bytes.len() as u64).saturating_sub(replaced)
         });
         let more = more.sum();
@@ -218,15 +197,8 @@ impl<'a> Kept<'a> {
             ));
             return Ok(());
         }
-        for (path, bytes) in files {
-            let io = |error: std::io::Error| error.to_string();
-            let mut file = tempfile::Builder::new()
-                .prefix(".writing-")
-                .tempfile_in(&self.folder)
-                .map_err(io)?;
-            // Not synced: what a loss of power leaves behind does not have its hash.
-            file.write_all(bytes).map_err(io)?;
-            file.persist(path).map_err(|error| error.error.to_string())?;
+        for (name, bytes) in files {
+            self.set.write(name, bytes, false)?;
         }
         self.used.fetch_add(more, Relaxed);
         Ok(())
@@ -237,70 +209,35 @@ impl<'a> Kept<'a> {
         if self.used.load(Relaxed) + more <= self.limit {
             return true;
         }
-        let Some(all) = self.folder.parent() else { return false };
-        let mut others = sets(all);
-        others.retain(|set| set.folder != self.folder);
+        let mut others = cache::sets(&self.cache, Kind::Windows);
+        others.retain(|set| set.folder != self.set.folder() && !set.in_use);
         others.sort_by_key(|set| set.last_used);
-        for set in others {
+        for other in others {
             if self.used.load(Relaxed) + more <= self.limit {
                 break;
             }
-            let unused =
-                File::open(set.folder.join(CARD)).is_ok_and(|card| card.try_lock().is_ok());
-            if unused && fs::remove_dir_all(&set.folder).is_ok() {
-                self.used.fetch_sub(set.bytes.min(self.used.load(Relaxed)), Relaxed);
+            if fs::remove_dir_all(&other.folder).is_ok() {
+                self.used.fetch_sub(other.bytes.min(self.used.load(Relaxed)), Relaxed);
             }
         }
         self.used.load(Relaxed) + more <= self.limit
     }
-
-    fn path(&self, first: usize, block: usize, dtype: DType) -> PathBuf {
-        self.folder.join(format!("{first:08}-block{block:02}-{}", dtype.as_str()))
-    }
 }
 
-struct Set {
-    folder: PathBuf,
-    bytes: u64,
-    last_used: SystemTime,
+fn name(first: usize, block: usize, dtype: DType) -> String {
+    format!("{first:08}-block{block:02}-{}.safetensors", dtype.as_str())
 }
 
-fn sets(all: &Path) -> Vec<Set> {
-    let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-    let set = |folder: PathBuf| {
-        let card = fs::metadata(folder.join(CARD)).ok()?;
-        let kept = files(&folder).filter(|file| file.file_name() != CARD);
-        let sizes = kept.filter_map(|file| Some(file.metadata().ok()?.len()));
-        let (bytes, last_used) = (sizes.sum(), card.modified().ok()?);
-        Some(Set { folder, bytes, last_used })
-    };
-    files(all).filter_map(|entry| set(entry.path())).collect()
-}
-
-fn encode(tokens: &Tokens, dtype: DType) -> Result<Vec<u8>, String> {
+fn tensors(tokens: &Tokens, dtype: DType) -> candle_core::Result<Tensors> {
     let (h, w) = tokens.grid;
-    let grid = Tensor::new(&[h as u32, w as u32], &Device::Cpu);
-    let mut named = vec![("patches", tokens.patches.to_dtype(dtype)), ("grid", grid)];
-    named.extend(tokens.summary.clone().map(|summary| ("summary", Ok(summary))));
-    let cpu = |(name, tensor): (&'static str, candle_core::Result<Tensor>)| {
-        Ok((name, tensor?.to_device(&Device::Cpu)?))
-    };
-    let named: candle_core::Result<Vec<_>> = named.into_iter().map(cpu).collect();
-    let named = named.map_err(|error| error.to_string())?;
-    let mut bytes = safetensors::serialize(named, None).map_err(|error| error.to_string())?;
-    let hash = blake3::hash(&bytes);
-    bytes.extend_from_slice(hash.as_bytes());
-    Ok(bytes)
+    let grid = Tensor::new(&[h as u32, w as u32], &Device::Cpu)?;
+    let mut named = Tensors::from([("grid".to_owned(), grid)]);
+    named.insert("patches".to_owned(), tokens.patches.to_dtype(dtype)?);
+    named.extend(tokens.summary.clone().map(|summary| ("summary".to_owned(), summary)));
+    Ok(named)
 }
 
-/// The tokens of a file, if it is whole.
-fn read(path: &Path) -> Option<Tokens> {
-    let bytes = fs::read(path).ok()?;
-    let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH)?)?;
-    if blake3::hash(content).as_bytes() != hash {
-        return None;
-    }
-    let mut named = candle_core::safetensors::load_buffer(content, &Device::Cpu).ok()?;
+fn tokens(mut named: Tensors) -> Option<Tokens> {
     let grid = named.remove("grid")?.to_vec1::<u32>().ok()?;
     let &[h, w] = grid.as_slice() else { return None };
     let (patches, summary) = (named.remove("patches")?, named.remove("summary"));
@@ -357,7 +294,8 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let reporter = Reporter::new(Verbosity::Quiet);
         let data: Fingerprint = blake3::hash(b"data").into();
-        let kept = Kept::open(cache.path(), &key(&data), (1 << 30, true), &reporter).unwrap();
+        let kept =
+            Kept::open(cache.path(), (&key(&data), "a"), (1 << 30, true), &reporter).unwrap();
         let blocks = BTreeMap::from([(3, DType::BF16), (11, DType::F32)]);
         let made = tokens(3);
         assert!(kept.read(0, &blocks, 3).is_none());
@@ -376,9 +314,9 @@ mod tests {
         assert!(kept.read(0, &BTreeMap::from([(3, DType::F32)]), 3).is_none());
         assert!(kept.read(0, &blocks, 4).is_none() && kept.read(3, &blocks, 3).is_none());
 
-        let path = kept.path(0, 11, DType::F32);
+        let path = kept.set.folder().join(name(0, 11, DType::F32));
         let mut bytes = fs::read(&path).unwrap();
-        bytes[200] ^= 1;
+        *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, &bytes).unwrap();
         assert!(kept.read(0, &blocks, 3).is_none());
         fs::write(&path, &bytes[..20]).unwrap();
@@ -392,10 +330,11 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let reporter = Reporter::new(Verbosity::Quiet);
         let blocks = BTreeMap::from([(3, DType::F32), (11, DType::F32)]);
-        let name = |text: &str| -> Fingerprint { blake3::hash(text.as_bytes()).into() };
-        let (a, b, c) = (name("a"), name("b"), name("c"));
-        let open =
-            |data, limit| Kept::open(cache.path(), &key(data), (limit, true), &reporter).unwrap();
+        let hashed = |text: &str| -> Fingerprint { blake3::hash(text.as_bytes()).into() };
+        let (a, b, c) = (hashed("a"), hashed("b"), hashed("c"));
+        let open = |data, limit| {
+            Kept::open(cache.path(), (&key(data), "a"), (limit, true), &reporter).unwrap()
+        };
         let first = open(&a, 1 << 30);
         first.write(0, &tokens(3), &blocks);
         let one = first.used.load(Relaxed);
@@ -410,7 +349,8 @@ mod tests {
         assert!(used.read(0, &blocks, 3).is_some() && third.read(0, &blocks, 3).is_some());
         third.write(1, &tokens(3), &blocks);
         assert!(third.read(1, &blocks, 3).is_none() && !third.wants());
-        let total: u64 = sets(&cache.path().join("windows-v1")).iter().map(|set| set.bytes).sum();
+        let all = cache::sets(cache.path(), Kind::Windows);
+        let total: u64 = all.iter().map(|set| set.bytes).sum();
         assert!(total <= limit, "{total} of {limit}");
     }
 }

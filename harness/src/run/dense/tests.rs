@@ -270,7 +270,7 @@ fn kept_validation_features_change_nothing() {
         let backbone = world.backbone(dtype);
         let same = |_: &mut DenseProtocol| {};
         let plans = vec![world.plan("linear", 0, dtype, &same), world.plan("dpt", 0, dtype, &same)];
-        let windows = world.out("windows-v1");
+        let windows = world.out("windows-v2");
         let validated = |out: &str, limit: u64| {
             let began = bytes(&windows);
             let counting = Failing { backbone: &*backbone, left: AtomicUsize::new(usize::MAX) };
