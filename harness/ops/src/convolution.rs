@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::gather::Gather;
 use crate::storage::{Values, contiguous_f32, elements, filled, tensor};
 use crate::weights::WeightGradient;
+use crate::winograd::{Winograd, worth};
 use crate::{compose, simd};
 
 /// Cross-correlation of an image with a kernel, as PyTorch's `conv2d`: one group, no dilation.
@@ -104,21 +105,20 @@ impl Convolution {
         bias: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
         let Geometry { batch, from, to, kernel } = self.geometry(x.1.dims(), weight.1.dims())?;
+        let shape = Shape::from((batch, to[0], to[1], to[2]));
+        let bias = bias.map(|(storage, layout)| elements(storage, layout)).transpose()?;
+        let (x, weight) = (elements(x.0, x.1)?, elements(weight.0, weight.1)?);
+        if kernel == [3, 3] && self.stride == 1 && worth(from, to) {
+            let origin = -(self.padding as isize);
+            let call = Winograd { batch, from, to, origin, x, weight, bias };
+            return Ok((CpuStorage::F32(call.run()), shape));
+        }
         let offset = |k: usize| k as isize - self.padding as isize;
         let taps: Vec<_> = (0..kernel[0] * kernel[1])
             .map(|tap| (offset(tap / kernel[1]), offset(tap % kernel[1])))
             .collect();
-        let call = Gather {
-            batch,
-            from,
-            to,
-            stride: self.stride,
-            taps: &taps,
-            x: elements(x.0, x.1)?,
-            weight: elements(weight.0, weight.1)?,
-            bias: bias.map(|(storage, layout)| elements(storage, layout)).transpose()?,
-        };
-        Ok((CpuStorage::F32(call.run()), Shape::from((batch, to[0], to[1], to[2]))))
+        let call = Gather { batch, from, to, stride: self.stride, taps: &taps, x, weight, bias };
+        Ok((CpuStorage::F32(call.run()), shape))
     }
 
     /// The gradients of `x`, `weight` and bias, as far as each is wanted.
@@ -169,6 +169,19 @@ impl Convolution {
     fn of_input(&self, geometry: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
         let &Geometry { batch, from: [channels, height, width], to, kernel } = geometry;
         let stride = self.stride;
+        if kernel == [3, 3] && stride == 1 && worth(to, geometry.from) {
+            let turned = [8, 7, 6, 5, 4, 3, 2, 1, 0];
+            let call = Winograd {
+                batch,
+                from: to,
+                to: geometry.from,
+                origin: self.padding as isize - 2,
+                x: gradient,
+                weight: &transposed_weight(weight, [to[0], channels], 9, &turned),
+                bias: None,
+            };
+            return call.run();
+        }
         let size = |length: usize, residue: usize| length.saturating_sub(residue).div_ceil(stride);
         let mut phases = Vec::with_capacity(stride * stride);
         for phase in 0..stride * stride {

@@ -53,6 +53,8 @@ mod storage;
 mod tile;
 mod transposed;
 mod weights;
+mod winograd;
+mod winograd_weights;
 
 pub use attention::{attention, attention_qkv};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};

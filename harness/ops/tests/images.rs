@@ -165,6 +165,8 @@ fn results_and_gradients_are_those_of_pytorch() -> Result<()> {
 fn large_convolutions_match_f64() -> Result<()> {
     for (batch, channels, out, height, width, kernel, stride, padding) in [
         (2, 131, 101, 19, 17, 3, 1, 1),
+        (1, 64, 66, 5, 150, 3, 1, 2),
+        (2, 66, 64, 18, 19, 3, 1, 0),
         (1, 70, 7, 37, 29, 3, 2, 1),
         (3, 600, 50, 5, 3, 1, 1, 0),
         (1, 2, 3, 9, 700, 3, 1, 1),

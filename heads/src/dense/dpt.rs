@@ -155,9 +155,10 @@ impl Fusion {
             None => map.clone(),
         };
         let x = self.path.forward(&x, mode)?;
-        // Resizes are f32 whatever the convolutions' type.
-        let x = ops::resize_bilinear(&x.to_dtype(DType::F32)?, height, width)?;
-        self.out.forward(&x, mode)
+        // A 1x1 convolution commutes with the resize, whose weights sum to 1, and is a quarter of the work
+        // before it. Resizes are f32 whatever the convolutions' type.
+        let x = self.out.forward(&x, mode)?.to_dtype(DType::F32)?;
+        ops::resize_bilinear(&x, height, width)?.to_dtype(mode.dtype)
     }
 }
 
