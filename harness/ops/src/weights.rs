@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use crate::simd::rectified;
 use crate::storage::{Shared, filled};
 use crate::tile::{PANEL, Product, Start, Walk, rows_at_once};
 use crate::winograd::worth;
@@ -28,6 +29,8 @@ pub(crate) struct WeightGradient<'a> {
     pub stride: usize,
     pub padding: usize,
     pub x: &'a [f32],
+    /// Whether it is the ReLU of `x` that was convolved.
+    pub rectify: bool,
     pub y: &'a [f32],
 }
 
@@ -166,7 +169,7 @@ impl WeightGradient<'_> {
                 for lane in 0..columns {
                     let from = &self.x[first + lane * height * width + part * 16..];
                     for (pixel, &v) in pixels.iter_mut().zip(from) {
-                        pixel[lane] = v;
+                        pixel[lane] = if self.rectify { rectified(v) } else { v };
                     }
                 }
             }

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::simd::multiversion;
+use crate::simd::{multiversion, rectified};
 use crate::storage::{Shared, filled};
 use crate::tile::{PANEL, Product, ROWS, Start, Walk};
 
@@ -38,6 +38,8 @@ pub(crate) struct Winograd<'a> {
     pub x: &'a [f32],
     /// `[to channels, from channels, 3, 3]`.
     pub weight: &'a [f32],
+    /// Whether the ReLU of `x` is convolved.
+    pub rectify: bool,
     pub bias: Option<&'a [f32]>,
 }
 
@@ -125,6 +127,7 @@ impl Winograd<'_> {
                 planes: &self.x[(image * channels + start) * plane..][..length * plane],
                 size: [in_height, in_width],
                 origin: self.origin,
+                rectify: self.rectify,
                 runs,
             };
             transform_tiles(&source, &mut tiles[..PARTS * length * PANEL]);
@@ -186,6 +189,7 @@ struct Source<'a> {
     size: [usize; 2],
     /// Line and column at which the first tile begins.
     origin: isize,
+    rectify: bool,
     runs: &'a [Run],
 }
 
@@ -201,6 +205,11 @@ impl Source<'_> {
         let inside = line.len().saturating_sub(begin).min(len - left);
         if inside > 0 {
             values[left..left + inside].copy_from_slice(&line[begin..begin + inside]);
+        }
+        if self.rectify {
+            for v in &mut values {
+                *v = rectified(*v);
+            }
         }
         let [even, odd] = to;
         for ((even, odd), pair) in even.iter_mut().zip(odd).zip(values.as_chunks::<2>().0) {
@@ -413,7 +422,16 @@ mod tests {
             let taps: Vec<_> = (0..9).map(|tap| (tap / 3 + origin, tap % 3 + origin)).collect();
             let what = format!("{from:?} to {to:?}");
             for bias in [None, Some(&*bias)] {
-                let call = Winograd { batch, from, to, origin, x: &x, weight: &weight, bias };
+                let call = Winograd {
+                    batch,
+                    from,
+                    to,
+                    origin,
+                    x: &x,
+                    weight: &weight,
+                    rectify: false,
+                    bias,
+                };
                 let direct = Gather {
                     batch,
                     from,
@@ -422,6 +440,7 @@ mod tests {
                     taps: &taps,
                     x: &x,
                     weight: &weight,
+                    rectify: false,
                     bias,
                 };
                 assert_close(&call.run(), &direct.run(), &what);
@@ -435,6 +454,7 @@ mod tests {
                 stride: 1,
                 padding,
                 x: &x,
+                rectify: false,
                 y: &y,
             };
             assert_close(&call.run_by_tiles(), &call.run_by_pixels(), &what);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use pixio_eval_ops::{
-    batch_norm_eval, batch_norm_train, conv_transpose2d, conv2d, relu, resize_bilinear,
+    batch_norm_eval, batch_norm_train, conv_transpose2d, conv2d, relu, relu_conv2d, resize_bilinear,
 };
 use proptest::prelude::*;
 
@@ -284,6 +284,33 @@ proptest! {
         }
         assert_close(&of_weight, &whole_gradients[1], 2e-6, "gradient of the weight");
     }
+}
+
+/// Fused with the convolution ReLU changes nothing: kernels and sizes of every path, and a NaN.
+#[test]
+fn rectified_convolutions_are_relu_and_convolution() -> Result<()> {
+    for (channels, out, side, kernel, stride, padding) in
+        [(66, 70, 17, 3, 1, 1), (5, 7, 9, 3, 2, 1), (70, 3, 8, 1, 1, 0), (6, 64, 5, 3, 1, 1)]
+    {
+        let inputs = [
+            random(&[2, channels, side, side], 1),
+            random(&[out, channels, kernel, kernel], 2),
+            random(&[out], 3),
+        ];
+        let fused = |t: &[Tensor]| relu_conv2d(&t[0], &t[1], t.get(2), stride, padding);
+        let apart = |t: &[Tensor]| conv2d(&relu(&t[0])?, &t[1], t.get(2), stride, padding);
+        let (y, expected) = (fused(&inputs)?, apart(&inputs)?);
+        assert!(bits(&y) == bits(&expected), "{channels} channels");
+        let gradient = random(y.dims(), 4);
+        let (found, expected) =
+            (gradients(&fused, &inputs, &gradient)?, gradients(&apart, &inputs, &gradient)?);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(bits(found) == bits(expected), "{channels} channels");
+        }
+    }
+    let nan = Tensor::full(f32::NAN, (1, 1, 1, 1), &Device::Cpu)?;
+    assert!(flat(&relu_conv2d(&nan, &nan.ones_like()?, None, 1, 0)?)[0].is_nan());
+    Ok(())
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl DenseHead for Dpt {
             path = Some(fusion.forward(path.as_ref(), map, size, mode)?);
         }
         let mut x = path.ok_or(HeadError::TapCount { expected: 4, found: 0 })?;
-        x = ops::relu(&self.output[0].forward(&x, mode)?)?;
-        Ok(Forward { logits: self.output[1].forward(&x, mode)?, statistics: Vec::new() })
+        x = self.output[0].forward(&x, mode)?;
+        Ok(Forward { logits: self.output[1].after_relu(&x, mode)?, statistics: Vec::new() })
     }
 
     fn parameters(&self) -> &[Variable] {
@@ -176,7 +176,7 @@ impl ResidualUnit {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let y = self.conv1.forward(&ops::relu(x)?, mode)?;
-        x + self.conv2.forward(&ops::relu(&y)?, mode)?
+        let y = self.conv1.after_relu(x, mode)?;
+        x + self.conv2.after_relu(&y, mode)?
     }
 }
