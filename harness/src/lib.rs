@@ -4,6 +4,7 @@
 //! weights, `tasks` hands out samples, [`stream`] decodes them ahead of the [`backbone`], [`bank`]
 //! keeps features, `heads` searches or trains on them, `results` keeps the record.
 
+pub mod allocator;
 pub mod backbone;
 pub mod cache;
 pub mod cli;
