@@ -3,7 +3,7 @@ use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
 use crate::resolve::ResolveError;
-use crate::run::RunError;
+use crate::run::{CheckpointError, RunError};
 use crate::weights::WeightsError;
 
 use super::{EXIT_FAILED, EXIT_USAGE};
@@ -112,6 +112,9 @@ impl CliError {
                 }
                 RunError::Device(_) => one("`pixio-eval doctor` shows what this machine has"),
                 RunError::Store(_) => one("--out DIR chooses another folder for results"),
+                RunError::Checkpoint(CheckpointError::OtherRun { .. }) => {
+                    one("move it elsewhere, and this run begins anew")
+                }
                 RunError::Weights(_) => {
                     one("the checkpoint may be damaged: fetch or copy it again")
                 }

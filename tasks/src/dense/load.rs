@@ -113,8 +113,6 @@ impl LabelForm {
         })
     }
 
-    /// The class index that a stored label stands for, or [`IGNORE`]; `None` for a label that this
-    /// form does not have.
     /// `shifted` or `original`.
     pub fn name(self) -> &'static str {
         match self {
@@ -123,6 +121,8 @@ impl LabelForm {
         }
     }
 
+    /// The class index that a stored label stands for, or [`IGNORE`]; `None` for a label that this
+    /// form does not have.
     fn read(self, label: u8, classes: usize) -> Option<u8> {
         match (self, label) {
             (Self::Shifted, IGNORE) | (Self::Original, 0) => Some(IGNORE),

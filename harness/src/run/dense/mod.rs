@@ -7,6 +7,8 @@
 mod checkpoint;
 mod evaluate;
 mod features;
+#[cfg(test)]
+mod golden;
 mod kept;
 mod pictures;
 mod protocol;
@@ -22,7 +24,7 @@ use std::time::Duration;
 
 use schema::{
     BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, ListKind,
-    MetricValue, Protocol, RunPlan, Selection, Stages, TaskHead,
+    MetricValue, Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead,
 };
 use tasks::data::{Dataset, Registry};
 use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
@@ -211,6 +213,7 @@ pub(super) fn plan(
 pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
     let Trained { curve, rows, spent, changes } = trained;
     let seconds = [("encode", spent.encode), ("train", spent.train), ("validate", spent.validate)];
+    let left_out = left_out(&curve, &rows);
     Measured {
         metrics: metrics(&curve),
         curve,
@@ -219,8 +222,30 @@ pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
         encoded: spent.images,
         encoding: Duration::from_secs_f64(spent.encode),
         skipped: Vec::new(),
-        warnings: data.notes.iter().cloned().chain(changes).collect(),
+        warnings: data.notes.iter().cloned().chain(changes).chain(left_out).collect(),
     }
+}
+
+/// What was read and does not count for want of a valid pixel, a sentence each.
+fn left_out(curve: &[EpochRecord], rows: &SampleRows) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let groups: usize = curve.iter().map(|line| line.skipped_groups).sum();
+    if groups > 0 && curve.iter().all(|line| line.loss.is_none()) {
+        sentences.push("no training batch has a valid pixel: the head was not trained".to_owned());
+    } else if groups > 0 {
+        sentences
+            .push(format!("loss groups without a valid pixel, left out of training: {groups}"));
+    }
+    if let SampleRows::Depth(rows) = rows {
+        let images = rows.iter().filter(|row| row.metrics.is_none()).count();
+        if images > 0 {
+            let all = rows.len();
+            sentences.push(format!(
+                "validation images with too few valid pixels, not counted: {images} of {all}"
+            ));
+        }
+    }
+    sentences
 }
 
 fn head_hash(path: &Path) -> Result<Fingerprint, RunError> {
