@@ -180,12 +180,12 @@ mod tests {
         assert!(error.contains("expected f32 [4, 3], found (F32, [4, 2])"), "{error}");
         let file = bank.set.folder().join("train-00000000-00000004.safetensors");
         let bytes = fs::read(&file).unwrap();
-        for at in 0..bytes.len() {
+        for bit in 0..8 * bytes.len() {
             let mut flipped = bytes.clone();
-            flipped[at] ^= 16;
+            flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&file, flipped).unwrap();
             let read = bank.read("train", &(0..4), 2);
-            assert!(read.is_err() || read.unwrap().unwrap() == features, "byte {at}");
+            assert!(read.is_err() || read.unwrap().unwrap() == features, "bit {bit}");
         }
         // A damaged card is written anew; it decides nothing.
         fs::write(&file, &bytes).unwrap();

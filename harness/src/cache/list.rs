@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
-use schema::Fingerprint;
 use serde_json::Value;
 
-use super::{CARD, CLAIM, CacheError, Kind, TEMPORARY, decode, fault};
+use super::{CARD, CLAIM, CacheError, Kind, TEMPORARY, decode, fault, seal};
 
 /// A kept set, or another folder of the cache.
 #[derive(Clone, Debug)]
@@ -130,10 +129,7 @@ pub fn verify(cache: &Path) -> Result<(usize, Vec<Verified>), CacheError> {
 
 fn check(path: &Path) -> Result<(), String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let (_, header) =
-        safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| error.to_string())?;
-    let set = header.metadata().as_ref().and_then(|metadata| metadata.get("set"));
-    let set = Fingerprint(set.ok_or("it has no set")?.clone());
+    let (set, _) = seal(&bytes)?;
     let folder = path.parent().map(name).unwrap_or_default();
     if set.short() != folder {
         return Err("it is of another set".to_owned());

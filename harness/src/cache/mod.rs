@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub use bank::{Bank, BankKey};
 pub use list::{Entry, Verified, list, prune, remove, sets, verify};
-pub use sealed::{Tensors, decode, encode};
+pub use sealed::{Tensors, decode, encode, seal};
 
 /// Kinds of kept sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use schema::Fingerprint;
 
 use super::{CacheError, fault};
 
-const SET: &str = "set";
-const HASH: &str = "blake3";
+/// The one entry of the metadata, since their order in a file is not fixed: the set, a space, the hash.
+const SEAL: &str = "set and blake3";
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -35,10 +35,7 @@ pub fn encode(set: &Fingerprint, tensors: &Tensors) -> Result<Vec<u8>, String> {
     // Once for the hash, which is over the content as it is read back.
     let plain = safetensors::serialize(named.clone(), None).map_err(|error| error.to_string())?;
     let content = SafeTensors::deserialize(&plain).map_err(|error| error.to_string())?;
-    let metadata = HashMap::from([
-        (SET.to_owned(), set.to_string()),
-        (HASH.to_owned(), hash(set, &content).to_hex().to_string()),
-    ]);
+    let metadata = HashMap::from([(SEAL.to_owned(), format!("{set} {}", hash(set, &content)))]);
     safetensors::serialize(named, Some(metadata)).map_err(|error| error.to_string())
 }
 
@@ -47,21 +44,28 @@ pub fn encode(set: &Fingerprint, tensors: &Tensors) -> Result<Vec<u8>, String> {
 /// # Errors
 /// In words, why it is not a whole file of this set.
 pub fn decode(set: &Fingerprint, bytes: &[u8]) -> Result<Tensors, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let noted = |name: &str| {
-        let metadata = header.metadata().as_ref();
-        let value = metadata.and_then(|metadata| metadata.get(name));
-        value.ok_or_else(|| format!("it has no {name}"))
-    };
-    if *noted(SET)? != set.to_string() {
+    let (of, noted) = seal(bytes)?;
+    if of != *set {
         return Err("it is of another set".to_owned());
     }
     let content = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    if *noted(HASH)? != hash(set, &content).to_hex().as_str() {
+    if noted != hash(set, &content).to_hex().as_str() {
         return Err("its hash is not the noted one".to_owned());
     }
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
     Ok(tensors.map_err(|error| error.to_string())?.into_iter().collect())
+}
+
+/// The set that a file says it is of, and the hash that it notes.
+///
+/// # Errors
+/// In words, why it notes neither.
+pub fn seal(bytes: &[u8]) -> Result<(Fingerprint, String), String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let seal = header.metadata().as_ref().and_then(|metadata| metadata.get(SEAL));
+    let (set, hash) =
+        seal.and_then(|seal| seal.split_once(' ')).ok_or_else(|| format!("it has no {SEAL}"))?;
+    Ok((Fingerprint(set.to_owned()), hash.to_owned()))
 }
 
 fn hash(set: &Fingerprint, content: &SafeTensors<'_>) -> blake3::Hash {
