@@ -98,7 +98,7 @@ fn a_hundred_kills_change_nothing() {
                 0 => fs::remove_file(path).unwrap(),
                 // As if killed before the rename, with all or half of it written.
                 1 => {
-                    fs::rename(&path, path.with_file_name(format!(".writing-{turn}{at}"))).unwrap()
+                    fs::rename(&path, path.with_file_name(format!(".writing-{turn}{at}"))).unwrap();
                 }
                 2 => {
                     let bytes = fs::read(&path).unwrap();
