@@ -47,10 +47,11 @@ impl HeadConfig {
                 let fuse = 9 * f * (c0 + c1 + c2 + c3) + 4 * (36 + 1) * f * f;
                 // Maps in units of the tap's grid: the levels are 16, 4, 1 and 1/4 of it large.
                 let levels = 17 * c0 + 5 * c1 + c2 + c3 + c3 / 4 + 22 * f;
-                let units = 11 * 21 + 2;
-                let resized = 2 * (64 + 16 + 4 + 1);
-                let output = 2 * 64;
-                // While the output's gradient is taken: its columns and the largest maps' gradients.
+                // A block's two residual units with their sums, its own sum and its 1x1 convolution.
+                let units = 8 * 21 + 1;
+                let resized = 64 + 16 + 4 + 1;
+                let output = 64;
+                // While the output's gradient is taken: the largest maps' gradients and what they are made from.
                 let backward = 4 * 64;
                 let maps = levels + (units + resized + output + backward) * f + 2 * 64 * outputs;
                 (reassemble + fuse + 9 * f * f + f * outputs, maps * patches)
