@@ -30,7 +30,10 @@ pub(super) fn cache(command: CacheCommand, reporter: &Reporter) -> Result<u8, Cl
     let folder = locate::cache();
     match command {
         CacheCommand::List { json } => {
-            let lines: Vec<Line> = cache::list(&folder)?.iter().map(line).collect();
+            let sets = cache::list(&folder)?;
+            // A set of which nothing was worth keeping is a card alone.
+            let lines: Vec<Line> =
+                sets.iter().filter(|set| set.bytes > 0 || set.in_use).map(line).collect();
             if json {
                 print_json(&lines)?;
             } else {
