@@ -31,6 +31,7 @@ const STRIDE: usize = 170;
 const IMAGE: [usize; 2] = [426, 560];
 
 fn main() -> Outcome<()> {
+    pixio_eval::allocator::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let name = args.first().map_or("pixio-b", String::as_str);
     let batch = args.get(1).map_or(Ok(4), |text| text.parse())?;

@@ -2,6 +2,7 @@
 
     cargo build --release --example dense_speed
     python harness/scripts/dense_speed.py [--size b] [--batch 4] [--rounds 5] [--threads 2]
+    python harness/scripts/dense_speed.py --memory [--size b] [--batch 32]
 
 Needs torch and transformers (PixioModel with sdpa; the heads are in dense_heads.py). A training step encodes a batch
 at the head's taps, then runs the head's forward, loss, backward and AdamW; the image is one of 426x560 by sliding
@@ -9,6 +10,10 @@ window, 12 windows in one batch, encoded, predicted by DPT and averaged. The two
 medians and the median ratio of the rounds (above 1: ours is faster). Then, for ours alone, the encoder E, the linear
 head L, the DPT head D, and S, both heads on one pass, with (2E+L+D)/S over its bound (2E+L+D)/(E+L+D), medians of
 the rounds' own values.
+
+With --memory: the peak resident memory (VmHWM of /proc) of ours after three DPT steps in a process of its own, at
+two small batches, and at the batch asked for: measured if the line through the two stays below --limit, else
+that line's value.
 """
 
 import argparse
@@ -102,9 +107,9 @@ class Theirs:
 class Ours:
     """The example, which does what it is told a line at a time, so that both sides stay warm."""
 
-    def __init__(self, args):
+    def __init__(self, args, batch=None):
         environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads))
-        command = [args.program, f"pixio-{args.size}", str(args.batch)]
+        command = [args.program, f"pixio-{args.size}", str(batch or args.batch)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
@@ -113,9 +118,36 @@ class Ours:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
+    def peak(self):
+        """GiB."""
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
+
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def peak(args, batch):
+    """GiB of a DPT step, the encoder's pass included."""
+    ours = Ours(args, batch)
+    for _ in range(3):
+        ours.seconds("dpt-step")
+    found = ours.peak()
+    ours.close()
+    print(f"peak of a DPT step, batch {batch}: {found:.2f} GiB", flush=True)
+    return found
+
+
+def memory(args):
+    small, large = 2, 8
+    low, high = peak(args, small), peak(args, large)
+    derived = low + (high - low) * (args.batch - small) / (large - small)
+    print(f"the line through them at batch {args.batch}: {derived:.2f} GiB", flush=True)
+    if derived < args.limit:
+        peak(args, args.batch)
+    else:
+        print(f"not measured: above {args.limit:.0f} GiB")
 
 
 def main():
@@ -125,10 +157,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts-only", action="store_true", help="ours alone, without PyTorch")
+    parser.add_argument("--memory", action="store_true", help="peak memory of a DPT step, without times")
+    parser.add_argument("--limit", type=float, default=14, help="GiB up to which --memory measures")
     parser.add_argument("--program", default="target/release/examples/dense_speed")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"pixio-{args.size} batch {args.batch}, {args.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
+    if args.memory:
+        return memory(args)
     ours = Ours(args)
     if not args.parts_only:
         theirs = Theirs(args.size, args.batch)

@@ -71,6 +71,23 @@ pub fn name(device: &Device) -> String {
     }
 }
 
+/// Kind of device, as far as the last bits of a product belong to it: `cpu-avx512`, `cuda`.
+pub fn kind(device: &Device) -> &'static str {
+    if !device.is_cpu() {
+        return "cuda";
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "cpu-avx512";
+        }
+        if is_x86_feature_detected!("avx2") {
+            return "cpu-avx2";
+        }
+    }
+    "cpu"
+}
+
 /// The autocast type: as asked, else bf16 on a GPU and f32 on the CPU.
 pub fn dtype(asked: Option<DType>, device: &Device) -> DType {
     asked.unwrap_or(if device.is_cuda() { DType::BF16 } else { DType::F32 })
@@ -92,6 +109,33 @@ pub fn cpu_model() -> String {
     let line = info.lines().find(|line| line.starts_with("model name"));
     let model = line.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim());
     model.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// Bytes of the device's memory that are free now: on the CPU what the system calls available, within
+/// the limit of a control group; where neither tells, no limit.
+pub fn free_memory(device: &Device) -> u64 {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        let info = candle_core::cuda_backend::cudarc::driver::result::mem_get_info();
+        return info.map_or(u64::MAX, |(free, _)| free as u64);
+    }
+    let _ = device;
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let number = |path: &str| read(path).trim().parse::<u64>().ok();
+    let info = read("/proc/meminfo");
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes =
+        line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let groups = [
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ];
+    let left = groups.map(|(limit, used)| Some(number(limit)?.saturating_sub(number(used)?)));
+    let all = left.into_iter().chain([kilobytes.map(|k| k * 1024)]);
+    all.flatten().min().unwrap_or(u64::MAX)
 }
 
 /// Worker threads of the CPU pool.

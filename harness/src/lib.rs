@@ -1,15 +1,17 @@
 //! pixio-eval: how good is a frozen vision backbone?
 //!
 //! The binary is [`cli::main`]. A run goes one way: [`resolve`] finds a backbone and checks its
-//! weights, `tasks` hands out samples, [`stream`] decodes them ahead of the [`backbone`], [`bank`]
+//! weights, `tasks` hands out samples, [`stream`] decodes them ahead of the [`backbone`], [`cache`]
 //! keeps features, `heads` searches or trains on them, `results` keeps the record.
 
+pub mod allocator;
 pub mod backbone;
-pub mod bank;
+pub mod cache;
 pub mod cli;
 pub mod device;
 pub mod hub;
 pub mod interrupt;
+pub mod lists;
 pub mod locate;
 pub mod progress;
 pub mod registry;

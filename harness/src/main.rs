@@ -6,5 +6,6 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    pixio_eval::allocator::keep_freed_memory();
     pixio_eval::cli::main()
 }

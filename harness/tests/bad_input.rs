@@ -173,7 +173,7 @@ fn a_temperature_that_is_none_stops_before_any_work() {
     for temperature in ["0", "-1", "nan", "1e-5"] {
         let ran = knn(&world, &[&format!("--temperature={temperature}")]);
         assert_eq!(ran.status, Some(2), "{temperature}: {}", ran.stderr);
-        assert!(!world.path("cache/features-v1").exists());
+        assert!(!world.path("cache/features-v2").exists());
     }
     assert_eq!(knn(&world, &["--sample"]).status, Some(2), "--data beside --sample");
 }

@@ -101,6 +101,33 @@ fn shared_equals_alone_with_any_number_of_threads() {
     same("shared-2");
 }
 
+/// Too little memory for both heads together: two passes, the same bytes; and a size of its own
+/// choosing, which the record has and another command keeps to.
+#[test]
+fn memory_is_planned() {
+    let world = world();
+    let with = |out: &str, more: &[&str]| world.run(&[&args(&BOTH, out)[..], more].concat());
+    let together = with("together", &["--memory-gb", "8"]);
+    good(&together);
+    let split = with("split", &["--memory-gb", "0.05"]);
+    good(&split);
+    let words = |ran: &Ran, words: &str| ran.stderr.contains(words);
+    assert!(!words(&together, "passes over the data"), "{}", together.stderr);
+    assert!(words(&split, "trained in 2 passes over the data"), "{}", split.stderr);
+    assert!(words(&split, "a smaller --batch-size needs less"), "{}", split.stderr);
+    assert!(files(&world, "together") == files(&world, "split"));
+
+    let auto = with("auto", &["--batch-size", "auto", "--memory-gb", "0.03"]);
+    good(&auto);
+    let sizes = |out: &str| -> Vec<u64> {
+        let records = files(&world, out);
+        let records = records.iter().filter(|(path, _)| path.ends_with("record.json"));
+        let plan = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        records.map(|(_, bytes)| plan(bytes)[0]["micro_batch"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((sizes("auto"), sizes("together")), (vec![2, 2], vec![16, 16]));
+}
+
 /// Killed at up to twenty moments, sometimes with one head and sometimes with both on the stream,
 /// and continued each time: the files are those of an undisturbed run, byte for byte.
 #[cfg(unix)]

@@ -135,7 +135,7 @@ fn ctrl_c_ends_with_130_and_the_same_command_continues_to_the_same_result() {
     // One thread, so that the run is still going when its first shard is there.
     command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    while !world.path("cache/features-v1").exists() || world.kept_features("train")[0].is_empty() {
+    while !world.path("cache/features-v2").exists() || world.kept_features("train")[0].is_empty() {
         assert!(child.try_wait().unwrap().is_none(), "ended early");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -192,7 +192,7 @@ fn two_processes_on_one_run_and_a_damaged_shard_change_nothing() {
     same(&world, &whole, &world.plain(&second.stdout));
 
     // A shard cut short, another gone, the record lost: all of it is made again.
-    let bank = fs::read_dir(world.path("cache/features-v1")).unwrap().next().unwrap().unwrap();
+    let bank = fs::read_dir(world.path("cache/features-v2")).unwrap().next().unwrap().unwrap();
     let shard = |start: usize, end: usize| {
         bank.path().join(format!("train-{start:08}-{end:08}.safetensors"))
     };

@@ -235,3 +235,66 @@ fn objectives_and_taps_that_do_not_fit_are_named() {
     "
     );
 }
+
+/// A batch that goes through a head in parts gives the gradient of the whole, also where a group has
+/// no valid pixel, but for the order of sums.
+#[test]
+fn parts_equal_the_whole() {
+    let vectors = Vectors::read();
+    for run in RUNS {
+        for empty in [None, Some(1)] {
+            let step = |samples: usize| {
+                let mut probe = vectors.probe(run).in_parts_of(samples);
+                let batch = vectors.batch(0);
+                let targets = emptied(batch.targets(run), empty, vectors.training(run).groups);
+                let report = probe.train_step(batch.taps(run), &targets).unwrap();
+                (report, probe.state().unwrap())
+            };
+            let (whole, state) = step(usize::MAX);
+            assert_eq!(whole.skipped_groups, empty.into_iter().collect::<Vec<_>>());
+            for samples in [0, 1, 2, 3] {
+                let (parts, parted) = step(samples);
+                let near = |a: Option<f64>, b: Option<f64>| {
+                    let (a, b) = (a.unwrap(), b.unwrap());
+                    (a - b).abs() <= 1e-5 * b.abs()
+                };
+                assert_eq!(parts.skipped_groups, whole.skipped_groups);
+                assert!(near(parts.loss, whole.loss), "{run} {samples}: {parts:?} {whole:?}");
+                assert!(near(parts.grad_norm, whole.grad_norm), "{run} {samples}");
+                for (name, moment) in &state {
+                    if !name.starts_with("optimiser.first") {
+                        continue;
+                    }
+                    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                    let (a, b) = (values(&parted[name]), values(moment));
+                    let scale = b.iter().fold(0f32, |most, x| most.max(x.abs()));
+                    let off = a.iter().zip(&b).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+                    assert!(off <= 2e-5 * scale, "{run} {samples} {name}: {off} of {scale}");
+                }
+                if run.ends_with("linear") {
+                    assert_eq!(encode(&parted).unwrap(), encode(&state).unwrap(), "{run}");
+                }
+            }
+        }
+    }
+}
+
+/// Targets with one group that has nothing valid.
+fn emptied(targets: Targets, empty: Option<usize>, groups: usize) -> Targets {
+    let Some(empty) = empty else { return targets };
+    let [batch, h, w] = targets.shape().unwrap();
+    let of_group = |i: usize| i / (batch / groups * h * w) == empty;
+    match targets {
+        Targets::Depth(depth) => {
+            let values = depth.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let values = values.into_iter().enumerate();
+            let values: Vec<f32> = values.map(|(i, x)| if of_group(i) { 0.0 } else { x }).collect();
+            Targets::Depth(Tensor::from_vec(values, (batch, h, w), &Device::Cpu).unwrap())
+        }
+        Targets::Labels { labels, shape } => {
+            let labels = labels.iter().enumerate();
+            let labels = labels.map(|(i, &label)| if of_group(i) { 255 } else { label });
+            Targets::Labels { labels: labels.collect(), shape }
+        }
+    }
+}

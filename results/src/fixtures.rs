@@ -54,9 +54,10 @@ pub fn plan(backbone: &str) -> RunPlan {
             fingerprint: Fingerprint("d".repeat(64)),
             splits: BTreeMap::from([(
                 "val".to_owned(),
-                SplitRecord { found: 50_000, published: Some(50_000) },
+                SplitRecord { found: 50_000, published: Some(50_000), list: None },
             )]),
             classes: 1000,
+            labels: None,
             sample: false,
         },
         seed: 0,
@@ -106,8 +107,10 @@ pub fn on_sample_data(mut record: RunRecord) -> RunRecord {
     record.plan.protocol.name = "sample".to_owned();
     record.plan.data.sample = true;
     record.plan.data.fingerprint = Fingerprint("5".repeat(64));
-    record.plan.data.splits =
-        BTreeMap::from([("val".to_owned(), SplitRecord { found: 40, published: None })]);
+    record.plan.data.splits = BTreeMap::from([(
+        "val".to_owned(),
+        SplitRecord { found: 40, published: None, list: None },
+    )]);
     record
 }
 
@@ -136,8 +139,10 @@ pub fn dense_record(backbone: &str, dataset: &str, head: &str, first: f64) -> Ru
     plan.task = TaskHead { dataset: dataset.to_owned(), head: head.to_owned() };
     plan.data.name = dataset.to_owned();
     plan.data.fingerprint = schema::fingerprint(&dataset);
-    plan.data.splits =
-        BTreeMap::from([("val".to_owned(), SplitRecord { found: 654, published: Some(654) })]);
+    plan.data.splits = BTreeMap::from([(
+        "val".to_owned(),
+        SplitRecord { found: 654, published: Some(654), list: None },
+    )]);
     plan.protocol.stages = Stages::Dense(dense_protocol(depth, head));
     plan.protocol_fingerprint = plan.protocol.fingerprint();
 

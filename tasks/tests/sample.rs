@@ -40,7 +40,7 @@ fn every_layout_is_written_complete() {
         assert_eq!(folder, root.path().join(name));
         let mark = is_sample(&folder).unwrap();
         assert_eq!((mark.dataset.as_str(), mark.revision), (name, REVISION));
-        let status = status(registry.get(name).unwrap(), &folder);
+        let status = status(registry.get(name).unwrap(), &folder, None);
         assert_eq!(status.state, State::Complete, "{:?}", status.problems);
         assert_eq!(status.sample.as_ref(), Some(&mark));
         for split in &status.splits {

@@ -6,7 +6,11 @@ use rayon::prelude::*;
 use crate::gather::Gather;
 use crate::storage::{Values, contiguous_f32, elements, filled, tensor};
 use crate::weights::WeightGradient;
+use crate::winograd::{Winograd, worth};
 use crate::{compose, simd};
+
+/// Values a task of an element-wise pass takes.
+const TASK: usize = 1 << 15;
 
 /// Cross-correlation of an image with a kernel, as PyTorch's `conv2d`: one group, no dilation.
 ///
@@ -25,7 +29,27 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Result<Tensor> {
-    let op = Convolution { stride, padding };
+    run(Convolution { stride, padding, rectify: false }, x, weight, bias)
+}
+
+/// [`conv2d`] of [`relu`](crate::relu())`(x)`, of which no copy is kept for the backward pass.
+///
+/// Shapes, dtypes and errors are those of [`conv2d`]; so is every bit of the result and of the gradients of the two
+/// operations one after the other.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn relu_conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+) -> Result<Tensor> {
+    run(Convolution { stride, padding, rectify: true }, x, weight, bias)
+}
+
+fn run(op: Convolution, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     op.geometry(x.dims(), weight.dims())?;
     if let Some(bias) = bias
         && bias.dims() != [weight.dims()[0]]
@@ -37,7 +61,8 @@ pub fn conv2d(
     let on_cpu =
         [Some(&x), Some(weight), bias.as_ref()].into_iter().flatten().all(|t| t.device().is_cpu());
     if !on_cpu || !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
-        return compose::conv2d(&x, weight, bias.as_ref(), stride, padding);
+        let x = if op.rectify { x.relu()? } else { x };
+        return compose::conv2d(&x, weight, bias.as_ref(), op.stride, op.padding);
     }
     let (x, weight) = (contiguous_f32(&x)?, contiguous_f32(weight)?);
     let y = match bias {
@@ -50,6 +75,8 @@ pub fn conv2d(
 struct Convolution {
     stride: usize,
     padding: usize,
+    /// Whether the ReLU of the input is convolved.
+    rectify: bool,
 }
 
 /// The sizes of a convolution.
@@ -104,21 +131,22 @@ impl Convolution {
         bias: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
         let Geometry { batch, from, to, kernel } = self.geometry(x.1.dims(), weight.1.dims())?;
+        let shape = Shape::from((batch, to[0], to[1], to[2]));
+        let bias = bias.map(|(storage, layout)| elements(storage, layout)).transpose()?;
+        let (x, weight) = (elements(x.0, x.1)?, elements(weight.0, weight.1)?);
+        let rectify = self.rectify;
+        if kernel == [3, 3] && self.stride == 1 && worth(from, to) {
+            let origin = -(self.padding as isize);
+            let call = Winograd { batch, from, to, origin, x, weight, rectify, bias };
+            return Ok((CpuStorage::F32(call.run()), shape));
+        }
         let offset = |k: usize| k as isize - self.padding as isize;
         let taps: Vec<_> = (0..kernel[0] * kernel[1])
             .map(|tap| (offset(tap / kernel[1]), offset(tap % kernel[1])))
             .collect();
-        let call = Gather {
-            batch,
-            from,
-            to,
-            stride: self.stride,
-            taps: &taps,
-            x: elements(x.0, x.1)?,
-            weight: elements(weight.0, weight.1)?,
-            bias: bias.map(|(storage, layout)| elements(storage, layout)).transpose()?,
-        };
-        Ok((CpuStorage::F32(call.run()), Shape::from((batch, to[0], to[1], to[2]))))
+        let stride = self.stride;
+        let call = Gather { batch, from, to, stride, taps: &taps, x, weight, rectify, bias };
+        Ok((CpuStorage::F32(call.run()), shape))
     }
 
     /// The gradients of `x`, `weight` and bias, as far as each is wanted.
@@ -135,7 +163,15 @@ impl Convolution {
         let gradient = gradient.slice()?;
         let of_x = || {
             let weight_values = Values::lock(weight);
-            tensor(self.of_input(&geometry, weight_values.slice()?, gradient), x.dims())
+            let mut values = self.of_input(&geometry, weight_values.slice()?, gradient);
+            if self.rectify {
+                let x = Values::lock(x);
+                values
+                    .par_chunks_mut(TASK)
+                    .zip(x.slice()?.par_chunks(TASK))
+                    .for_each(|(values, x)| simd::clear_unless_positive(x, values));
+            }
+            tensor(values, x.dims())
         };
         let of_weight = || {
             let x = Values::lock(x);
@@ -149,6 +185,7 @@ impl Convolution {
                 stride,
                 padding,
                 x: x.slice()?,
+                rectify: self.rectify,
                 y: gradient,
             };
             tensor(call.run(), weight.dims())
@@ -169,6 +206,20 @@ impl Convolution {
     fn of_input(&self, geometry: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
         let &Geometry { batch, from: [channels, height, width], to, kernel } = geometry;
         let stride = self.stride;
+        if kernel == [3, 3] && stride == 1 && worth(to, geometry.from) {
+            let turned = [8, 7, 6, 5, 4, 3, 2, 1, 0];
+            let call = Winograd {
+                batch,
+                from: to,
+                to: geometry.from,
+                origin: self.padding as isize - 2,
+                x: gradient,
+                weight: &transposed_weight(weight, [to[0], channels], 9, &turned),
+                rectify: false,
+                bias: None,
+            };
+            return call.run();
+        }
         let size = |length: usize, residue: usize| length.saturating_sub(residue).div_ceil(stride);
         let mut phases = Vec::with_capacity(stride * stride);
         for phase in 0..stride * stride {
@@ -194,6 +245,7 @@ impl Convolution {
                 taps: &offsets,
                 x: gradient,
                 weight: &transposed_weight(weight, [to[0], channels], kernel[0] * kernel[1], &taps),
+                rectify: false,
                 bias: None,
             };
             phases.push((residues, call.to[2], call.run()));

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use crate::simd::multiversion;
+use crate::simd::{multiversion, rectified};
 use crate::storage::{Shared, filled};
 use crate::tile::{PANEL, Product, Start, Walk, rows_at_once};
 
@@ -33,6 +33,8 @@ pub(crate) struct Gather<'a> {
     pub x: &'a [f32],
     /// `[to channels, from channels, taps]`.
     pub weight: &'a [f32],
+    /// Whether the ReLU of `x` is convolved.
+    pub rectify: bool,
     pub bias: Option<&'a [f32]>,
 }
 
@@ -163,6 +165,7 @@ impl Gather<'_> {
             planes: &self.x[pixels.image * channels * plane..][..channels * plane],
             plane,
             stride: self.stride,
+            rectify: self.rectify,
             runs,
             taps,
         };
@@ -211,6 +214,7 @@ struct Packing<'a> {
     /// Pixels of a channel.
     plane: usize,
     stride: usize,
+    rectify: bool,
     runs: &'a [Run],
     /// Where each tap's runs begin, and where the last one's end.
     taps: &'a [usize],
@@ -234,6 +238,11 @@ fn pack_lines_body<const FMA: bool>(from: &Packing, first: usize, lines: &mut [[
                 for (to, &v) in to.iter_mut().zip(plane[run.from..].iter().step_by(from.stride)) {
                     *to = v;
                 }
+            }
+        }
+        if from.rectify {
+            for v in line {
+                *v = rectified(*v);
             }
         }
         tap += 1;

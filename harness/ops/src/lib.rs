@@ -9,6 +9,7 @@
 //! | [`layer_norm`] | normalisation of the last dimension |
 //! | [`attention`], [`attention_qkv`] | softmax(q k^T scale) v |
 //! | [`conv2d`], [`conv_transpose2d`] | convolution, and its transpose with kernel = stride |
+//! | [`relu_conv2d`] | convolution of `max(x, 0)` |
 //! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
 //! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
 //! | [`relu`] | `max(x, 0)` |
@@ -22,7 +23,9 @@
 //! # Memory
 //! A convolution keeps its input, weight and result for the backward pass and no columns: each thread packs
 //! 288 KiB of them at once in the forward pass and for the input's gradient, and the part of an image that
-//! 512 pixels of the result (or one line, if that is longer) read for the weight's. The gradient of an input
+//! 512 pixels of the result (or one line, if that is longer) read for the weight's. Of kernels of 3 x 3 and
+//! stride 1 with many channels and pixels each thread keeps transformed tiles, 512 KiB of the image's and up to
+//! 1 MiB of the result's, and all threads the transformed weight, 16/9 of its size. The gradient of an input
 //! with a stride above 1 is held twice while it is put together.
 //!
 //! # Precision
@@ -53,10 +56,12 @@ mod storage;
 mod tile;
 mod transposed;
 mod weights;
+mod winograd;
+mod winograd_weights;
 
 pub use attention::{attention, attention_qkv};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
-pub use convolution::conv2d;
+pub use convolution::{conv2d, relu_conv2d};
 pub use gelu::gelu;
 pub use linear::{linear, linear_gelu, linear_residual};
 pub use norm::layer_norm;

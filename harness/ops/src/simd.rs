@@ -315,11 +315,16 @@ multiversion! {
     pub(crate) fn add_scaled = add_scaled_body(from: &[f32], factor: f32, to: &mut [f32])
 }
 
+/// The larger of `v` and 0; a NaN stays one.
+#[inline(always)]
+pub(crate) fn rectified(v: f32) -> f32 {
+    if v < 0.0 { 0.0 } else { v }
+}
+
 #[inline(always)]
 fn relu_into_body<const FMA: bool>(from: &[f32], to: &mut [MaybeUninit<f32>]) {
     for (to, &v) in to.iter_mut().zip(from) {
-        // A NaN stays one.
-        to.write(if v < 0.0 { 0.0 } else { v });
+        to.write(rectified(v));
     }
 }
 
@@ -343,6 +348,19 @@ multiversion! {
     /// The values of `from` where `control` is positive (or NaN), else 0; all equally long.
     pub(crate) fn where_positive =
         where_positive_body(control: &[f32], from: &[f32], to: &mut [MaybeUninit<f32>])
+}
+
+#[inline(always)]
+fn clear_unless_positive_body<const FMA: bool>(control: &[f32], values: &mut [f32]) {
+    for (v, &c) in values.iter_mut().zip(control) {
+        *v = if c <= 0.0 { 0.0 } else { *v };
+    }
+}
+
+multiversion! {
+    /// Sets values to 0 unless `control` is positive (or NaN) there, both equally long.
+    pub(crate) fn clear_unless_positive =
+        clear_unless_positive_body(control: &[f32], values: &mut [f32])
 }
 
 #[inline(always)]

@@ -4,15 +4,17 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use crate::simd::rectified;
 use crate::storage::{Shared, filled};
 use crate::tile::{PANEL, Product, Start, Walk, rows_at_once};
+use crate::winograd::worth;
 
 /// Pixels summed at once, rounded to whole lines of the image.
 const PIXELS: usize = 512;
 /// Tasks wanted; output channels are only divided to reach it, since each part transposes the image again.
-const TASKS: usize = 16;
+pub(crate) const TASKS: usize = 16;
 /// Output channels of a task at least.
-const TASK_ROWS: usize = 48;
+pub(crate) const TASK_ROWS: usize = 48;
 
 /// `g[o, c, t] = sum over b, i, j of y[b, o, i, j] x[b, c, i stride + ky_t - padding, j stride + kx_t - padding]`,
 /// where `x` is zero outside its borders and `y` is the gradient of the result.
@@ -27,6 +29,8 @@ pub(crate) struct WeightGradient<'a> {
     pub stride: usize,
     pub padding: usize,
     pub x: &'a [f32],
+    /// Whether it is the ReLU of `x` that was convolved.
+    pub rectify: bool,
     pub y: &'a [f32],
 }
 
@@ -38,6 +42,15 @@ thread_local! {
 impl WeightGradient<'_> {
     /// `g`, `[to channels, from channels, kernel]`.
     pub(crate) fn run(&self) -> Vec<f32> {
+        if self.kernel == [3, 3] && self.stride == 1 && worth(self.from, self.to) && self.batch > 0
+        {
+            return self.run_by_tiles();
+        }
+        self.run_by_pixels()
+    }
+
+    /// What [`WeightGradient::run`] returns, for any kernel.
+    pub(crate) fn run_by_pixels(&self) -> Vec<f32> {
         let ([channels, ..], [rows, height, width]) = (self.from, self.to);
         let taps = self.kernel[0] * self.kernel[1];
         let len = rows * taps * channels;
@@ -131,7 +144,7 @@ impl WeightGradient<'_> {
 
     /// Fills `buffer`, `[lines, padded_width, PANEL]`, with the channels of the padded image side by side,
     /// from line `origin` of the image on. Lanes past the last channel keep what they held.
-    fn transpose(
+    pub(crate) fn transpose(
         &self,
         image: usize,
         [channel, columns]: [usize; 2],
@@ -156,7 +169,7 @@ impl WeightGradient<'_> {
                 for lane in 0..columns {
                     let from = &self.x[first + lane * height * width + part * 16..];
                     for (pixel, &v) in pixels.iter_mut().zip(from) {
-                        pixel[lane] = v;
+                        pixel[lane] = if self.rectify { rectified(v) } else { v };
                     }
                 }
             }

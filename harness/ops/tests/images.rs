@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use pixio_eval_ops::{
-    batch_norm_eval, batch_norm_train, conv_transpose2d, conv2d, relu, resize_bilinear,
+    batch_norm_eval, batch_norm_train, conv_transpose2d, conv2d, relu, relu_conv2d, resize_bilinear,
 };
 use proptest::prelude::*;
 
@@ -165,6 +165,8 @@ fn results_and_gradients_are_those_of_pytorch() -> Result<()> {
 fn large_convolutions_match_f64() -> Result<()> {
     for (batch, channels, out, height, width, kernel, stride, padding) in [
         (2, 131, 101, 19, 17, 3, 1, 1),
+        (1, 64, 66, 5, 150, 3, 1, 2),
+        (2, 66, 64, 18, 19, 3, 1, 0),
         (1, 70, 7, 37, 29, 3, 2, 1),
         (3, 600, 50, 5, 3, 1, 1, 0),
         (1, 2, 3, 9, 700, 3, 1, 1),
@@ -282,6 +284,33 @@ proptest! {
         }
         assert_close(&of_weight, &whole_gradients[1], 2e-6, "gradient of the weight");
     }
+}
+
+/// Fused with the convolution ReLU changes nothing: kernels and sizes of every path, and a NaN.
+#[test]
+fn rectified_convolutions_are_relu_and_convolution() -> Result<()> {
+    for (channels, out, side, kernel, stride, padding) in
+        [(66, 70, 17, 3, 1, 1), (5, 7, 9, 3, 2, 1), (70, 3, 8, 1, 1, 0), (6, 64, 5, 3, 1, 1)]
+    {
+        let inputs = [
+            random(&[2, channels, side, side], 1),
+            random(&[out, channels, kernel, kernel], 2),
+            random(&[out], 3),
+        ];
+        let fused = |t: &[Tensor]| relu_conv2d(&t[0], &t[1], t.get(2), stride, padding);
+        let apart = |t: &[Tensor]| conv2d(&relu(&t[0])?, &t[1], t.get(2), stride, padding);
+        let (y, expected) = (fused(&inputs)?, apart(&inputs)?);
+        assert!(bits(&y) == bits(&expected), "{channels} channels");
+        let gradient = random(y.dims(), 4);
+        let (found, expected) =
+            (gradients(&fused, &inputs, &gradient)?, gradients(&apart, &inputs, &gradient)?);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(bits(found) == bits(expected), "{channels} channels");
+        }
+    }
+    let nan = Tensor::full(f32::NAN, (1, 1, 1, 1), &Device::Cpu)?;
+    assert!(flat(&relu_conv2d(&nan, &nan.ones_like()?, None, 1, 0)?)[0].is_nan());
+    Ok(())
 }
 
 #[test]

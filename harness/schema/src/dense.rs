@@ -76,6 +76,16 @@ pub enum HeadStage {
     },
 }
 
+impl HeadStage {
+    /// The head's name in `TASK/HEAD`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Linear { .. } => "linear",
+            Self::Dpt { .. } => "dpt",
+        }
+    }
+}
+
 /// What is predicted, and how a prediction is scored while training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

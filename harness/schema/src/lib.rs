@@ -21,6 +21,7 @@ pub use protocol::{
     VoteStage,
 };
 pub use record::{
-    BackboneRecord, DataRecord, DepthRow, EpochRecord, FORMAT, HostRecord, KPrediction, Outcome,
-    PredictionRow, RunPlan, RunRecord, SampleRows, SegmentationRow, SplitRecord, TaskHead,
+    BackboneRecord, DataRecord, DepthRow, EpochRecord, FORMAT, HostRecord, KPrediction, ListKind,
+    ListRecord, Outcome, PredictionRow, RunPlan, RunRecord, SampleRows, SegmentationRow,
+    SplitRecord, TaskHead,
 };

@@ -31,6 +31,29 @@ pub(crate) mod option {
     }
 }
 
+/// For `#[serde(with)]` on a map of names to `f64`.
+pub(crate) mod map {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Real;
+
+    pub(crate) fn serialize<S: Serializer>(
+        map: &BTreeMap<String, f64>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_map(map.iter().map(|(name, value)| (name, Real(*value))))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<String, f64>, D::Error> {
+        let map = BTreeMap::<String, Real>::deserialize(from)?;
+        Ok(map.into_iter().map(|(name, real)| (name, real.0)).collect())
+    }
+}
+
 struct Real(f64);
 
 impl Serialize for Real {

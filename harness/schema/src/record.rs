@@ -87,6 +87,7 @@ impl RunPlan {
             &self.backbone.identity,
             &self.protocol_fingerprint,
             &self.data.fingerprint,
+            &self.data.labels,
             self.seed,
             self.skip_bad_images,
             &self.head_weights,
@@ -131,6 +132,9 @@ pub struct DataRecord {
     pub splits: BTreeMap<String, SplitRecord>,
     /// Number of classes.
     pub classes: usize,
+    /// How the masks were read, where there are two ways: `shifted` or `original`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
     /// Whether the images are generated sample data.
     pub sample: bool,
 }
@@ -143,6 +147,34 @@ pub struct SplitRecord {
     /// Samples the published protocol has, where the comparison makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<usize>,
+    /// What decided which samples belong to it; absent for data sets of one folder a class, which
+    /// have no lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListRecord>,
+}
+
+/// What decided which samples belong to a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRecord {
+    /// Kind of list.
+    pub kind: ListKind,
+    /// SHA-256 of a published list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Kinds of things that decide which samples belong to a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListKind {
+    /// The data folder's own `train.txt` and `val.txt`.
+    Own,
+    /// Lists that are part of the data set's layout.
+    Layout,
+    /// The published lists named in datasets.toml.
+    Pinned,
+    /// Everything in the split's folder.
+    Folder,
 }
 
 /// What came out of a run.
@@ -180,13 +212,13 @@ pub struct EpochRecord {
     /// Epochs trained so far: 1 after the first; 0 is the head as it started.
     pub epoch: usize,
     /// Mean loss over the epoch's steps, if any step had a valid pixel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::real::option")]
     pub loss: Option<f64>,
     /// Steps and groups without a valid pixel, left out of the losses.
     #[serde(default)]
     pub skipped_groups: usize,
     /// Validation metrics by name, in the metric's unit; empty when this epoch was not validated.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::real::map")]
     pub metrics: BTreeMap<String, f64>,
 }
 

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use tasks::dense::LabelForm;
 
 use crate::device::{DeviceChoice, parse_dtype};
+use crate::run::BatchSize;
 
 /// How good is a frozen vision backbone?
 #[derive(Debug, Parser)]
@@ -44,6 +45,9 @@ pub enum Command {
     /// Backbones: list, show, pull
     #[command(subcommand)]
     Backbones(BackbonesCommand),
+    /// Kept features: list, verify, prune
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Write the tokens of images to a safetensors file
     Features(FeaturesArgs),
     /// Check what this machine and this build can do
@@ -70,9 +74,6 @@ pub struct ComputeArgs {
     /// f32, bf16 or f16 (default: bf16 on a GPU, f32 on the CPU)
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
     pub dtype: Option<DType>,
-    /// Images in one encoder pass
-    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
-    pub batch_size: usize,
     /// Threads that decode images ahead of the encoder (default: all cores)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub workers: Option<usize>,
@@ -90,6 +91,13 @@ pub struct RunOptions {
     #[command(flatten)]
     /// Where and how.
     pub compute: ComputeArgs,
+    /// Images that go through the encoder, and through a head in training, at a time, or auto: as many
+    /// as memory allows (default: 16). The batch of a protocol stays what it is
+    #[arg(long, value_name = "N|auto", value_parser = batch_size)]
+    pub batch_size: Option<BatchSize>,
+    /// Memory to plan with, in GB (default: nine tenths of what is free on the device)
+    #[arg(long, value_name = "GB", value_parser = gigabytes)]
+    pub memory_gb: Option<f64>,
     /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
     #[arg(long, value_name = "NAME=DIR", value_parser = named_folder, conflicts_with = "sample")]
     pub data: Vec<(String, PathBuf)>,
@@ -118,6 +126,13 @@ pub struct RunOptions {
     /// How masks are stored when they do not tell: shifted (classes from 0) or original (from 1)
     #[arg(long, value_name = "FORM", value_parser = label_form)]
     pub labels: Option<LabelForm>,
+    /// Disk for validation features of depth and segmentation, kept over epochs and runs, in GB; 0
+    /// keeps none
+    #[arg(long, value_name = "GB", default_value = "20", value_parser = gigabytes)]
+    pub cache_gb: f64,
+    /// Validation images to draw beside their truth and prediction, in each run's folder
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub pictures: usize,
     /// Numbers of neighbours for k-NN (default: the protocol's)
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub k: Vec<usize>,
@@ -247,6 +262,35 @@ pub enum BackbonesCommand {
     },
 }
 
+/// `pixio-eval cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// What is kept, how large, and when it was last used
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read everything that is kept and name what is damaged (exit 1 if anything is)
+    Verify {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Remove what is damaged; it is made again when it is needed
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Remove what was not used for a while, and what older versions left
+    Prune {
+        /// Days without use; 0 removes everything that no process uses now
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        unused_days: u64,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
 /// `pixio-eval features`.
 #[derive(Args, Clone, Debug)]
 pub struct FeaturesArgs {
@@ -262,6 +306,9 @@ pub struct FeaturesArgs {
     #[command(flatten)]
     /// Where and how.
     pub compute: ComputeArgs,
+    /// Images in one encoder pass
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    pub batch_size: usize,
     /// Blocks to tap (default: the last)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub taps: Vec<usize>,
@@ -298,6 +345,20 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    match text {
+        "auto" => Ok(BatchSize::Auto),
+        _ => positive(text).map(BatchSize::Images).map_err(|error| format!("{error}, or auto")),
+    }
+}
+
+fn gigabytes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err("expected a number, 0 or above".to_owned()),
     }
 }
 

@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
 use comfy_table::{Table, presets};
-use tasks::data::{Dataset, Registry, State, Status, status};
+use tasks::data::{Dataset, ListOrigin, Registry, State, Status, status};
 use tasks::sample;
 
 use super::args::DataCommand;
 use super::backbones::trimmed;
 use super::{CliError, EXIT_DONE, print, print_json};
+use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::registry::nearest;
@@ -29,9 +30,13 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
             for (name, _) in &data {
                 known(&registry, std::slice::from_ref(name))?;
             }
+            let cache = locate::cache();
             let found: Vec<Status> = known(&registry, &names)?
                 .into_iter()
-                .map(|set| status(set, &locate::dataset(&set.name, &data)))
+                .map(|set| {
+                    let pinned = lists::cached(set, &cache);
+                    status(set, &locate::dataset(&set.name, &data), pinned.as_ref())
+                })
                 .collect();
             if json {
                 print_json(&found)?;
@@ -80,12 +85,18 @@ fn paragraph(status: &Status) -> String {
         State::Complete => "complete",
         State::CountsDiffer => "counts differ from the published ones",
         State::Incomplete => "incomplete",
-        State::NoSplitLists => "there, without split lists to count by",
+        State::NoSplitLists => {
+            "there, its published split lists not fetched yet (a run fetches them)"
+        }
     };
     let generated = if status.sample.is_some() { ", generated sample data" } else { "" };
     let mut text = format!("{}: {word}{generated} ({})\n", status.dataset, status.root.display());
     for split in &status.splits {
-        let from = split.list.as_deref().map(|list| format!(", by {list}")).unwrap_or_default();
+        let from = match (&split.list, status.lists) {
+            (Some(_), Some(ListOrigin::Pinned)) => ", by the published list".to_owned(),
+            (Some(list), _) => format!(", by {list}"),
+            (None, _) => String::new(),
+        };
         text.push_str(&format!(
             "  {:<6} {} of {}{from}\n",
             split.split, split.found, split.expected

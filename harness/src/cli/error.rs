@@ -1,8 +1,9 @@
 use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
+use crate::lists::ListError;
 use crate::resolve::ResolveError;
-use crate::run::RunError;
+use crate::run::{CheckpointError, RunError};
 use crate::weights::WeightsError;
 
 use super::{EXIT_FAILED, EXIT_USAGE};
@@ -85,7 +86,7 @@ impl CliError {
             }
             Self::Run(error) => match error {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
-                RunError::Bank(_) => {
+                RunError::Cache(_) => {
                     one("PIXIO_EVAL_CACHE chooses another folder for kept features")
                 }
                 RunError::NoBackbone => {
@@ -100,6 +101,7 @@ impl CliError {
                      that holds {name}"
                 )],
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
                 }
@@ -110,6 +112,9 @@ impl CliError {
                 }
                 RunError::Device(_) => one("`pixio-eval doctor` shows what this machine has"),
                 RunError::Store(_) => one("--out DIR chooses another folder for results"),
+                RunError::Checkpoint(CheckpointError::OtherRun { .. }) => {
+                    one("move it elsewhere, and this run begins anew")
+                }
                 RunError::Weights(_) => {
                     one("the checkpoint may be damaged: fetch or copy it again")
                 }
@@ -120,6 +125,20 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn list_hints(error: &ListError) -> Vec<String> {
+    let own = "or put train.txt and val.txt into the data folder, each line `image target`";
+    let other = match error {
+        ListError::Offline { .. } => {
+            "run it once where there is a network: the lists are then kept for later runs"
+        }
+        ListError::Cache { .. } => "PIXIO_EVAL_CACHE chooses another folder",
+        _ => {
+            "check the network; PIXIO_EVAL_LISTS=URL asks a mirror, with the same path and checksum"
+        }
+    };
+    vec![other.to_owned(), own.to_owned()]
 }
 
 fn resolve_hints(error: &ResolveError) -> Vec<String> {
@@ -186,7 +205,7 @@ through_run!(
     WeightsError,
     DeviceError,
     BackboneError,
-    crate::bank::BankError,
+    crate::cache::CacheError,
     results::StoreError,
     results::TableError,
     tasks::sample::SampleError,

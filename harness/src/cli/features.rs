@@ -48,10 +48,10 @@ pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, C
     let make = |i: usize| pixels(&args.images[i], size, preparation);
     let mut batch = Vec::new();
     let workers = args.compute.workers.unwrap_or_else(device::threads);
-    let ahead = 2 * args.compute.batch_size.max(workers);
+    let ahead = 2 * args.batch_size.max(workers);
     let take = |i: usize, pixels: Result<Vec<f32>, ImageError>| -> Result<(), CliError> {
         batch.push(pixels?);
-        if batch.len() < args.compute.batch_size && i + 1 < args.images.len() {
+        if batch.len() < args.batch_size && i + 1 < args.images.len() {
             return Ok(());
         }
         let shape = (batch.len(), 3, height, width);

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod backbones;
+mod cache;
 mod data;
 mod doctor;
 mod error;
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Runs(args) => table::runs(&args),
         Command::Data(command) => data::data(command, &reporter),
         Command::Backbones(command) => backbones::backbones(command, &reporter),
+        Command::Cache(command) => cache::cache(command, &reporter),
         Command::Features(args) => features::features(&args, &reporter),
         Command::Doctor(args) => doctor::doctor(&args),
     };

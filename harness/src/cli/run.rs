@@ -56,7 +56,8 @@ fn request(
         offline: options.source.offline,
         device: options.compute.device,
         dtype: options.compute.dtype,
-        batch_size: options.compute.batch_size,
+        batch_size: options.batch_size,
+        memory: options.memory_gb.map(|gigabytes| (gigabytes * 1e9) as u64),
         workers: options.compute.workers,
         seed: options.seed,
         limit: options.limit,
@@ -66,6 +67,8 @@ fn request(
         epochs: options.epochs,
         head_weights: options.head_weights,
         labels: options.labels,
+        kept_bytes: (options.cache_gb * 1e9) as u64,
+        pictures: options.pictures,
     })
 }
 

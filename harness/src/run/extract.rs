@@ -10,10 +10,16 @@ use tasks::image::ImageError;
 
 use super::RunError;
 use crate::backbone::{Backbone, BackboneError, Tap, Wanted};
-use crate::bank::Bank;
+use crate::cache::{Bank, Claim};
 use crate::interrupt;
-use crate::progress::Reporter;
+use crate::progress::{Bar, Reporter};
 use crate::stream::ordered;
+
+/// A process claims an eighth of the missing shards at a time, and at most eight: few enough to share
+/// them, enough to decode ahead.
+const SHARES: usize = 8;
+/// How often shards of other processes are looked for.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Where an encoder comes from: it is loaded when the first feature is missing.
 pub(super) type Load<'a> = dyn FnMut() -> Result<&'a dyn Backbone, RunError> + 'a;
@@ -71,13 +77,15 @@ impl Extraction<'_> {
         if known > 0 {
             self.reporter.say(format!("{split}: {known} of {} features are kept", paths.len()));
         }
-        let (mut left_out, mut encoding) = (Vec::new(), Duration::ZERO);
+        let (mut left_out, mut encoding) = (Filled::default(), Duration::ZERO);
         if !missing.is_empty() {
             let backbone = load()?;
             let began = Instant::now();
-            left_out = self.encode(backbone, split, &missing, paths, &mut rows)?;
+            left_out = self.fill(backbone, split, missing, paths, &mut rows)?;
             encoding = began.elapsed();
         }
+        let Filled { mut left_out, encoded } = left_out;
+        left_out.sort_unstable();
         if left_out.len() == paths.len() {
             return Err(RunError::NothingLeft { split });
         }
@@ -85,22 +93,84 @@ impl Extraction<'_> {
         let positions: Vec<u32> = positions.map(|at| at as u32).collect();
         Ok(Extracted {
             features: rows.only(&positions),
-            encoded: (positions.len() - known) as u64,
+            encoded,
             encoding,
             skipped: left_out.into_iter().map(|at| paths[at].to_owned()).collect(),
             positions,
         })
     }
 
-    /// Encodes the missing shards into `rows`, keeping each that is whole in the bank; returns the
-    /// positions that were left out, ascending.
+    /// Fills the missing shards of `rows`, sharing the work with other processes that extract the same
+    /// bank: each takes shards that no other has claimed, and reads what others have made.
+    fn fill(
+        &self,
+        backbone: &dyn Backbone,
+        split: &'static str,
+        missing: Vec<Range<usize>>,
+        paths: &[&str],
+        rows: &mut Rows,
+    ) -> Result<Filled, RunError> {
+        let total: usize = missing.iter().map(Range::len).sum();
+        let bar = self.reporter.items(&format!("encoding {split}"), total as u64, "images");
+        let mut filled = Filled::default();
+        let (mut done, mut waiting, mut told) = (0, missing, false);
+        while !waiting.is_empty() {
+            let most = waiting.len().div_ceil(SHARES).min(SHARES);
+            let (mut mine, mut claims, mut others) = (Vec::new(), Vec::new(), Vec::new());
+            for shard in std::mem::take(&mut waiting) {
+                if mine.len() == most {
+                    others.push(shard);
+                    continue;
+                }
+                let claim = self.bank.claim(split, &shard);
+                match self.bank.read(split, &shard, self.width) {
+                    // Made by another process since it was looked for.
+                    Ok(Some(features)) => {
+                        rows.put(shard.start, &features);
+                        done += shard.len();
+                        bar.set(done as u64);
+                    }
+                    _ => match claim {
+                        Some(claim) => {
+                            mine.push(shard);
+                            claims.push(claim);
+                        }
+                        None => others.push(shard),
+                    },
+                }
+            }
+            waiting = others;
+            if mine.is_empty() && !waiting.is_empty() {
+                if !std::mem::replace(&mut told, true) {
+                    self.reporter
+                        .say(format!("{split}: the rest is being encoded by other processes"));
+                }
+                std::thread::sleep(POLL);
+                if interrupt::requested() {
+                    return Err(RunError::Interrupted);
+                }
+                continue;
+            }
+            let left_out =
+                self.encode(backbone, split, (&mine, &mut claims), paths, rows, (&bar, done))?;
+            let images: usize = mine.iter().map(Range::len).sum();
+            done += images;
+            filled.encoded += (images - left_out.len()) as u64;
+            filled.left_out.extend(left_out);
+        }
+        Ok(filled)
+    }
+
+    /// Encodes claimed shards into `rows`, keeping each that is whole in the bank and giving its claim
+    /// back; returns the positions that were left out, ascending.
     fn encode(
         &self,
         backbone: &dyn Backbone,
         split: &'static str,
-        missing: &[Range<usize>],
+        (missing, claims): (&[Range<usize>], &mut Vec<Claim>),
         paths: &[&str],
         rows: &mut Rows,
+        (bar, done): (&Bar, usize),
     ) -> Result<Vec<usize>, RunError> {
         let stage = &self.protocol.image;
         let side = stage.crop;
@@ -112,7 +182,6 @@ impl Extraction<'_> {
             tasks::image::normalise_into(image.view(), stage.mean, stage.std, &mut pixels);
             Ok(pixels)
         };
-        let bar = self.reporter.items(&format!("encoding {split}"), wanted.len() as u64, "images");
         let mut shards = missing.iter();
         let mut shard = shards.next().cloned().unwrap_or_default();
         let (mut pixels, mut batch, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
@@ -143,15 +212,16 @@ impl Extraction<'_> {
                     rows.put(at, row);
                 }
             }
-            bar.set(i as u64 + 1);
+            bar.set((done + i) as u64 + 1);
             if shard_ends {
                 if left_out.last().is_none_or(|&last| last < shard.start) {
                     self.bank.write(split, &shard, rows.of(&shard))?;
                 }
+                drop(claims.remove(0));
                 shard = shards.next().cloned().unwrap_or_default();
             }
-            let done = i + 1 == wanted.len();
-            if interrupt::requested() && !done { Err(RunError::Interrupted) } else { Ok(()) }
+            let last = i + 1 == wanted.len();
+            if interrupt::requested() && !last { Err(RunError::Interrupted) } else { Ok(()) }
         };
         let ahead = 2 * self.micro_batch.max(self.workers);
         ordered(0..wanted.len(), self.workers, ahead, make, take)?;
@@ -187,6 +257,15 @@ impl Extraction<'_> {
         heads::knn::l2_normalise(&mut features, self.width)?;
         Ok(features)
     }
+}
+
+/// What filling the missing shards took.
+#[derive(Default)]
+struct Filled {
+    /// Images encoded by this process.
+    encoded: u64,
+    /// Positions that were left out.
+    left_out: Vec<usize>,
 }
 
 /// `[N, width]` features, row-major, one row a sample of the split.

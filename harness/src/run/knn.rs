@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
     BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
@@ -13,8 +14,9 @@ use tasks::data::{ImageNet, Registry, Sample};
 
 use super::RunError;
 use super::extract::{Extracted, Extraction, Load};
+use super::memory::{BatchSize, EncoderSize};
 use super::session::{Host, Lazy, Measured, Request};
-use crate::bank::{Bank, BankKey};
+use crate::cache::{Bank, BankKey};
 use crate::device;
 use crate::interrupt;
 use crate::progress::Reporter;
@@ -30,20 +32,19 @@ pub(super) const SAMPLE: &str = "sample";
 
 /// Resolves the protocol for one backbone on one copy of the data.
 pub(super) fn plan(
-    request: &Request,
+    host: &Host<'_>,
     task: &TaskHead,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
-    (dtype, standard_dtype): (&str, &str),
-    reporter: &Reporter,
 ) -> Result<RunPlan, RunError> {
+    let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
     let mut name = request.protocol.clone();
-    let vote = vote(request, data, &mut name, reporter)?;
+    let vote = vote(request, data, &mut name, host.reporter)?;
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
-    if let Some(limit) = request.limit {
+    if let Some(limit) = data.limit {
         name.push_str(&format!("+limit={limit}"));
     }
     if request.skip_bad_images {
@@ -62,8 +63,16 @@ pub(super) fn plan(
                 dtype: dtype.to_owned(),
             },
             vote,
-            limit: request.limit,
+            limit: data.limit,
         }),
+    };
+    let micro_batch = match host.batch_size() {
+        BatchSize::Images(images) => images,
+        BatchSize::Auto => {
+            let dimensions = resolved.architecture.dimensions();
+            let side = preparation.resolution;
+            EncoderSize::of(backbone, &dimensions, side, host.dtype).images(host.memory)
+        }
     };
     Ok(RunPlan {
         task: task.clone(),
@@ -74,7 +83,7 @@ pub(super) fn plan(
         seed: request.seed,
         skip_bad_images: request.skip_bad_images,
         head_weights: None,
-        micro_batch: request.batch_size,
+        micro_batch,
     })
 }
 
@@ -127,14 +136,14 @@ fn vote(
 }
 
 /// The key of the features this run needs.
-fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &str) -> BankKey {
+fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &Device) -> BankKey {
     BankKey {
         backbone: plan.backbone.identity.clone(),
         image: protocol.image.clone(),
         feature: protocol.feature.clone(),
         data: plan.data.fingerprint.clone(),
         part: protocol.limit.map(|limit| (limit, plan.seed)),
-        device: device.split(':').next().unwrap_or(device).to_owned(),
+        device: device::kind(device).to_owned(),
         micro_batch: plan.micro_batch,
     }
 }
@@ -149,14 +158,18 @@ pub(super) fn run(
     let Stages::Knn(protocol) = &plan.protocol.stages else {
         return Err(RunError::Stream("a dense protocol on class folders".to_owned()));
     };
-    let bank = Bank::open(&host.cache, &bank_key(plan, protocol, &device::name(&host.device)))?;
+    let bank = {
+        let (data, backbone) = (&plan.data.name, &plan.backbone.name);
+        let about = format!("{data}, k-NN features, {backbone}, {}", protocol.feature.dtype);
+        Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
+    };
     let extraction = Extraction {
         device: &host.device,
         protocol,
         width: plan.backbone.width,
         bank: &bank,
         root: data.images.train.root(),
-        micro_batch: host.request.batch_size,
+        micro_batch: plan.micro_batch,
         workers: host.workers(),
         skip_bad_images: host.request.skip_bad_images,
         reporter: host.reporter,
@@ -233,6 +246,8 @@ pub(super) struct Opened {
     /// The samples, cut to `--limit`.
     pub(super) images: ImageNet,
     pub(super) record: DataRecord,
+    /// `--limit`, where it leaves samples out.
+    limit: Option<usize>,
 }
 
 /// Lists the data and cuts it to `limit` samples a split; the fingerprint is that of the whole.
@@ -252,11 +267,15 @@ pub(super) fn open(
         fingerprint: images.fingerprint(),
         splits: images.records(published),
         classes: images.train.classes().len(),
+        labels: None,
         sample,
     };
+    let larger =
+        |limit: &usize| *limit < images.train.samples().len().max(images.val.samples().len());
+    let limit = limit.filter(larger);
     let images = match limit {
         Some(limit) => images.take(limit, seed),
         None => images,
     };
-    Ok(Opened { images, record })
+    Ok(Opened { images, record, limit })
 }

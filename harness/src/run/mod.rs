@@ -3,21 +3,25 @@
 mod dense;
 mod extract;
 mod knn;
+mod memory;
 mod session;
+mod streams;
 
 use std::path::PathBuf;
 
 use schema::TaskHead;
 
 use crate::backbone::BackboneError;
-use crate::bank::BankError;
+use crate::cache::CacheError;
 use crate::device::DeviceError;
+use crate::lists::ListError;
 use crate::registry::nearest;
 use crate::resolve::ResolveError;
 use crate::weights::WeightsError;
 
 pub use dense::CheckpointError;
 pub use knn::image_stage;
+pub use memory::{BatchSize, STANDARD};
 pub use session::{Report, Request, execute};
 
 /// Every cell this version can run, as data set and head.
@@ -112,6 +116,12 @@ pub enum RunError {
         /// Images of the batch.
         files: Vec<String>,
     },
+    /// A head whose predictions are not finite.
+    #[error("the head's prediction for {image} is not finite")]
+    NotFinite {
+        /// The validation image.
+        image: String,
+    },
     /// What ended a stream that this run shared.
     #[error("{0}")]
     Stream(String),
@@ -124,6 +134,9 @@ pub enum RunError {
     /// A pair of image and target.
     #[error(transparent)]
     Dense(#[from] tasks::dense::DenseError),
+    /// The published split lists.
+    #[error(transparent)]
+    Lists(ListError),
     /// A label that is no class.
     #[error(transparent)]
     Label(#[from] tasks::metrics::LabelOutside),
@@ -154,9 +167,9 @@ pub enum RunError {
     /// The encoder.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
-    /// The feature bank.
+    /// Kept features.
     #[error(transparent)]
-    Bank(#[from] BankError),
+    Cache(#[from] CacheError),
     /// The search or the vote.
     #[error(transparent)]
     Knn(#[from] heads::knn::KnnError),
@@ -166,6 +179,23 @@ pub enum RunError {
     /// The table.
     #[error(transparent)]
     Table(#[from] results::TableError),
+}
+
+impl From<ListError> for RunError {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Interrupted => Self::Interrupted,
+            error => Self::Lists(error),
+        }
+    }
+}
+
+impl RunError {
+    /// Whether the run's folder is another process's, or the run merely stopped.
+    fn leaves_no_note(&self) -> bool {
+        let in_use = matches!(self, Self::Checkpoint(CheckpointError::InUse { .. }));
+        in_use || matches!(self, Self::Interrupted)
+    }
 }
 
 /// Reads `TASK/HEAD`.

@@ -2,18 +2,19 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use jiff::{Timestamp, Unit};
 use results::{RunDir, Store};
-use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, Stages, TaskHead};
+use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, TaskHead};
 use tasks::dense::LabelForm;
 
-use super::{RunError, dense, knn};
+use super::memory::BatchSize;
+use super::{RunError, dense, knn, memory};
 use crate::backbone::{Backbone, Placement};
-use crate::bank;
+use crate::cache;
 use crate::device::{self, DeviceChoice};
 use crate::hub::HubOptions;
 use crate::interrupt;
@@ -46,8 +47,10 @@ pub struct Request {
     pub device: DeviceChoice,
     /// `--dtype`.
     pub dtype: Option<DType>,
-    /// Images in one encoder pass.
-    pub batch_size: usize,
+    /// `--batch-size`.
+    pub batch_size: Option<BatchSize>,
+    /// `--memory-gb`, in bytes.
+    pub memory: Option<u64>,
     /// Decoding threads.
     pub workers: Option<usize>,
     /// `--seed`.
@@ -66,6 +69,10 @@ pub struct Request {
     pub head_weights: Option<PathBuf>,
     /// `--labels`.
     pub labels: Option<LabelForm>,
+    /// `--cache-gb`, in bytes: kept validation features of all data sets.
+    pub kept_bytes: u64,
+    /// `--pictures`: validation images to picture.
+    pub pictures: usize,
 }
 
 /// What a command did.
@@ -86,12 +93,14 @@ pub(super) struct Host<'a> {
     pub(super) dtype: DType,
     pub(super) store: Store,
     pub(super) cache: PathBuf,
+    /// Bytes of the device's memory to plan with.
+    pub(super) memory: u64,
     pub(super) reporter: &'a Reporter,
 }
 
 /// An encoder that is loaded when its first run needs it.
 pub(super) struct Lazy<'a> {
-    resolved: &'a Resolved,
+    pub(super) resolved: &'a Resolved,
     loaded: OnceCell<(Box<dyn Backbone>, Duration)>,
 }
 
@@ -124,11 +133,12 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     }
     let store = Store::open(&request.out)?;
     store.check_writable()?;
-    let cache = locate::cache();
-    bank::check_writable(&cache)?;
+    let folder = locate::cache();
+    cache::check_writable(&folder)?;
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
-    let host = Host { request, device, dtype, store, cache, reporter };
+    let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
+    let host = Host { request, device, dtype, store, cache: folder, memory, reporter };
     let present = host.present()?;
     if present.is_empty() {
         return Ok(Report::default());
@@ -188,7 +198,7 @@ impl Host<'_> {
             }
             let opened = match cell.head.as_str() {
                 "knn" => Data::Images(knn::open(&name, &folder, request.limit, request.seed)?),
-                _ => Data::Pairs(dense::open(&name, &folder, request)?),
+                _ => Data::Pairs(dense::open(&name, &folder, request, self.reporter)?),
             };
             open.insert(name, opened);
         }
@@ -201,20 +211,14 @@ impl Host<'_> {
         data: &BTreeMap<String, Data>,
     ) -> Result<Vec<RunPlan>, RunError> {
         let record = resolved.record()?;
-        let dtypes = (self.dtype.as_str(), device::dtype(None, &self.device).as_str());
         let mut plans = Vec::new();
         for cell in &self.request.cells {
             let plan = match data.get(&cell.dataset) {
                 None => continue,
-                Some(Data::Images(data)) => {
-                    let (request, reporter) = (self.request, self.reporter);
-                    knn::plan(request, cell, resolved, &record, data, dtypes, reporter)?
-                }
+                Some(Data::Images(data)) => knn::plan(self, cell, resolved, &record, data)?,
                 // The floor has no patch tokens; it is there for k-NN alone.
                 Some(Data::Pairs(_)) if !resolved.architecture.dimensions().patches => continue,
-                Some(Data::Pairs(data)) => {
-                    dense::plan(self.request, cell, resolved, &record, data, dtypes)?
-                }
+                Some(Data::Pairs(data)) => dense::plan(self, cell, resolved, &record, data)?,
             };
             plans.push(plan);
         }
@@ -229,9 +233,9 @@ impl Host<'_> {
         plans: Vec<RunPlan>,
         report: &mut Report,
     ) -> Result<(), RunError> {
-        let mut waiting: BTreeMap<String, Vec<(RunPlan, RunDir)>> = BTreeMap::new();
-        for plan in plans {
-            let begun = match self.begin(&plan) {
+        let mut waiting: BTreeMap<(String, usize), Vec<(RunPlan, RunDir)>> = BTreeMap::new();
+        for mut plan in plans {
+            let begun = match self.begin(&mut plan) {
                 Ok(Begun::Done(record)) => {
                     report.kept += 1;
                     report.done(*record, &plan);
@@ -249,83 +253,59 @@ impl Host<'_> {
                     let measured = knn::run(self, lazy, &plan, data);
                     self.end(lazy, plan, &begun, measured, (started, began), report)?;
                 }
-                _ => waiting.entry(plan.task.dataset.clone()).or_default().push((plan, begun)),
+                _ => {
+                    let stream = (plan.task.dataset.clone(), plan.micro_batch);
+                    waiting.entry(stream).or_default().push((plan, begun));
+                }
             }
         }
-        for (name, runs) in waiting {
+        for ((name, images), mut runs) in waiting {
             let Some(Data::Pairs(data)) = data.get(&name) else { continue };
-            self.dense(lazy, data, runs, report)?;
-        }
-        Ok(())
-    }
-
-    /// Trains every dense head of one data set on one stream.
-    fn dense(
-        &self,
-        lazy: &Lazy<'_>,
-        data: &dense::Opened,
-        runs: Vec<(RunPlan, RunDir)>,
-        report: &mut Report,
-    ) -> Result<(), RunError> {
-        let at = (Timestamp::now(), Instant::now());
-        let plans: Vec<_> = runs
-            .iter()
-            .filter_map(|(plan, dir)| match &plan.protocol.stages {
-                Stages::Dense(protocol) => Some((plan, protocol, dir)),
-                Stages::Knn(_) => None,
-            })
-            .collect();
-        let trained = lazy.get(self).and_then(|backbone| {
-            let stream = dense::Stream {
-                backbone,
-                device: &self.device,
-                dtype: self.dtype,
-                data,
-                micro_batch: self.request.batch_size,
-                workers: self.workers(),
-                head_weights: self.request.head_weights.as_deref(),
-                reporter: self.reporter,
-            };
-            dense::run(&stream, &plans)
-        });
-        match trained {
-            Ok(results) => {
-                for ((plan, dir), result) in runs.into_iter().zip(results) {
-                    let measured = result.map(|trained| dense::measured(trained, data));
-                    self.end(lazy, plan, &dir, measured, at, report)?;
-                }
-            }
-            Err(RunError::Interrupted) => return Err(RunError::Interrupted),
-            // What ends the stream ends each of its runs.
-            Err(error) => {
-                let why = error.to_string();
-                let mut first = Some(error);
-                for (plan, dir) in runs {
-                    let shared = || RunError::Stream(why.clone());
-                    let error = first.take().unwrap_or_else(shared);
-                    self.end(lazy, plan, &dir, Err(error), at, report)?;
-                }
+            for stream in self.streams(lazy, &name, images, &runs) {
+                let runs = runs.drain(..stream.len()).collect();
+                self.dense(lazy, data, images, runs, report)?;
             }
         }
         Ok(())
     }
 
-    /// Starts a run, unless it is done already.
-    fn begin(&self, plan: &RunPlan) -> Result<Begun, RunError> {
+    /// Removes the checkpoints of a run whose record is written.
+    pub(super) fn clear(&self, folder: &Path) {
+        if let Err(error) = dense::clear(folder) {
+            self.reporter.warn(error.to_string());
+        }
+    }
+
+    /// Starts a run, unless it is done already. One that was begun goes on with as many images at a
+    /// time as it began with, unless a number is asked for: the last bits of a product depend on it.
+    fn begin(&self, plan: &mut RunPlan) -> Result<Begun, RunError> {
         let label = label(plan);
         if let Some(record) = self.store.finished(plan)? {
             let folder = self.store.folder(plan)?;
+            self.clear(&folder);
             self.reporter
                 .say(format!("{label}: already done, nothing to do ({})", folder.display()));
             return Ok(Begun::Done(Box::new(record)));
+        }
+        if let Some(begun) = self.store.begun(plan)?.filter(|b| b.micro_batch != plan.micro_batch) {
+            let (before, now) = (begun.micro_batch, plan.micro_batch);
+            if let Some(BatchSize::Images(_)) = self.request.batch_size {
+                self.reporter.say(format!(
+                    "{label}: began with --batch-size {before} and goes on with {now}: last bits may \
+                     differ"
+                ));
+            } else {
+                plan.micro_batch = before;
+            }
         }
         let dir = self.store.begin(plan)?;
         self.reporter.say(format!("{label}: protocol {}", plan.protocol.name));
         Ok(Begun::Started(dir))
     }
 
-    /// Writes a run's record, or notes why it failed. A failure does not end the others.
-    fn end(
+    /// Writes a run's record, or notes why it failed; whether it is finished. A failure does not end
+    /// the others.
+    pub(super) fn end(
         &self,
         lazy: &Lazy<'_>,
         plan: RunPlan,
@@ -333,7 +313,7 @@ impl Host<'_> {
         measured: Result<Measured, RunError>,
         (started, began): (Timestamp, Instant),
         report: &mut Report,
-    ) -> Result<(), RunError> {
+    ) -> Result<bool, RunError> {
         let label = label(&plan);
         let finished = measured.and_then(|measured| {
             let (outcome, rows) = self.outcome(lazy, measured, started, began);
@@ -343,17 +323,20 @@ impl Host<'_> {
             Ok(record) => {
                 self.reporter.detail(format!("{label}: {}", dir.folder().display()));
                 report.done(record, &plan);
+                Ok(true)
             }
-            Err(RunError::Interrupted) => return Err(RunError::Interrupted),
+            Err(RunError::Interrupted) => Err(RunError::Interrupted),
             Err(error) => {
-                if let Err(unnoted) = dir.fail(&error.to_string()) {
+                let noted =
+                    if error.leaves_no_note() { Ok(()) } else { dir.fail(&error.to_string()) };
+                if let Err(unnoted) = noted {
                     self.reporter
                         .warn(format!("{label}: the failure could not be noted: {unnoted}"));
                 }
                 report.failed.push((label, error));
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     fn outcome(
@@ -390,6 +373,15 @@ impl Host<'_> {
         (outcome, measured.rows)
     }
 
+    /// Type computed in, and the one that is standard on this device.
+    pub(super) fn dtypes(&self) -> (&'static str, &'static str) {
+        (self.dtype.as_str(), device::dtype(None, &self.device).as_str())
+    }
+
+    pub(super) fn batch_size(&self) -> BatchSize {
+        self.request.batch_size.unwrap_or(BatchSize::Images(memory::STANDARD))
+    }
+
     pub(super) fn workers(&self) -> usize {
         self.request.workers.unwrap_or_else(device::threads)
     }
@@ -422,7 +414,7 @@ impl Lazy<'_> {
     }
 }
 
-fn label(plan: &RunPlan) -> String {
+pub(super) fn label(plan: &RunPlan) -> String {
     format!("{} {}", plan.task, plan.backbone.name)
 }
 

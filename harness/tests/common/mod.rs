@@ -32,8 +32,14 @@ impl World {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pixio-eval"));
-        let removed =
-            ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_CACHE", "PIXIO_EVAL_DATA"];
+        let removed = [
+            "HF_TOKEN",
+            "HF_HUB_OFFLINE",
+            "HF_ENDPOINT",
+            "HF_HUB_CACHE",
+            "PIXIO_EVAL_DATA",
+            "PIXIO_EVAL_LISTS",
+        ];
         for name in removed {
             command.env_remove(name);
         }
@@ -68,7 +74,7 @@ impl World {
 
     /// The features a run has kept for a split, shard after shard, from each bank.
     pub fn kept_features(&self, split: &str) -> Vec<Vec<f32>> {
-        let banks = std::fs::read_dir(self.path("cache/features-v1")).unwrap();
+        let banks = std::fs::read_dir(self.path("cache/features-v2")).unwrap();
         let of_bank = |bank: PathBuf| {
             let files = std::fs::read_dir(bank).unwrap().map(|entry| entry.unwrap().path());
             let named =

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 use schema::TrainingStage;
@@ -36,22 +35,21 @@ impl AdamW {
         Self { betas, eps, weight_decay, updates: 0, moments: BTreeMap::new() }
     }
 
-    /// Moves every parameter that has a gradient. At rate 0 only the moments move.
+    /// Moves every parameter that has a gradient, given in the parameters' order. At rate 0 only the
+    /// moments move.
     ///
     /// # Errors
     /// If a tensor operation fails.
     pub fn step(
         &mut self,
         parameters: &[Variable],
-        gradients: &GradStore,
+        gradients: &[Option<Tensor>],
         rate: f64,
     ) -> Result<()> {
         self.updates += 1;
         let update = Update::new(self, rate);
-        for Variable { name, var } in parameters {
-            let Some(gradient) = gradients.get(var.as_tensor()) else {
-                continue;
-            };
+        for (Variable { name, var }, gradient) in parameters.iter().zip(gradients) {
+            let Some(gradient) = gradient else { continue };
             if !self.moments.contains_key(name) {
                 self.moments.insert(name.clone(), [var.zeros_like()?, var.zeros_like()?]);
             }
@@ -323,7 +321,8 @@ mod tests {
         let step = |adam: &mut AdamW, rate| {
             let slope = Tensor::new(&[3_f32, -0.25, 8.0], &Device::Cpu).unwrap();
             let loss = (var.as_tensor() * slope).unwrap().sum_all().unwrap();
-            adam.step(&parameters, &loss.backward().unwrap(), rate).unwrap();
+            let gradient = loss.backward().unwrap().get(var.as_tensor()).cloned();
+            adam.step(&parameters, &[gradient], rate).unwrap();
         };
         let mut adam = adam();
         step(&mut adam, 0.0);

@@ -89,8 +89,8 @@ impl DenseHead for Dpt {
             path = Some(fusion.forward(path.as_ref(), map, size, mode)?);
         }
         let mut x = path.ok_or(HeadError::TapCount { expected: 4, found: 0 })?;
-        x = ops::relu(&self.output[0].forward(&x, mode)?)?;
-        Ok(Forward { logits: self.output[1].forward(&x, mode)?, statistics: Vec::new() })
+        x = self.output[0].forward(&x, mode)?;
+        Ok(Forward { logits: self.output[1].after_relu(&x, mode)?, statistics: Vec::new() })
     }
 
     fn parameters(&self) -> &[Variable] {
@@ -155,9 +155,10 @@ impl Fusion {
             None => map.clone(),
         };
         let x = self.path.forward(&x, mode)?;
-        // Resizes are f32 whatever the convolutions' type.
-        let x = ops::resize_bilinear(&x.to_dtype(DType::F32)?, height, width)?;
-        self.out.forward(&x, mode)
+        // A 1x1 convolution commutes with the resize, whose weights sum to 1, and is a quarter of the work
+        // before it. Resizes are f32 whatever the convolutions' type.
+        let x = self.out.forward(&x, mode)?.to_dtype(DType::F32)?;
+        ops::resize_bilinear(&x, height, width)?.to_dtype(mode.dtype)
     }
 }
 
@@ -175,7 +176,7 @@ impl ResidualUnit {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let y = self.conv1.forward(&ops::relu(x)?, mode)?;
-        x + self.conv2.forward(&ops::relu(&y)?, mode)?
+        let y = self.conv1.after_relu(x, mode)?;
+        x + self.conv2.after_relu(&y, mode)?
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors};
 
 use super::LoadProblem;
 
@@ -11,22 +11,16 @@ use super::LoadProblem;
 /// # Errors
 /// If a tensor cannot be read from its device.
 pub fn encode(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, LoadProblem> {
-    let mut parts = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let flat = tensor.flatten_all()?;
-        let (dtype, bytes): (_, Vec<u8>) = if tensor.dtype() == DType::I64 {
-            (Dtype::I64, flat.to_vec1::<i64>()?.into_iter().flat_map(i64::to_le_bytes).collect())
-        } else {
-            let values = flat.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            (Dtype::F32, values.into_iter().flat_map(f32::to_le_bytes).collect())
-        };
-        parts.push((name, dtype, tensor.dims().to_vec(), bytes));
-    }
-    let views = parts
+    let written = |tensor: &Tensor| {
+        let counter = tensor.dtype() == DType::I64;
+        let tensor = if counter { tensor.clone() } else { tensor.to_dtype(DType::F32)? };
+        tensor.to_device(&Device::Cpu)?.contiguous()
+    };
+    let named: Vec<(&String, Tensor)> = tensors
         .iter()
-        .map(|(name, dtype, dims, bytes)| Ok((name, TensorView::new(*dtype, dims.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, LoadProblem>>()?;
-    Ok(safetensors::serialize(views, None)?)
+        .map(|(name, tensor)| Ok((name, written(tensor)?)))
+        .collect::<candle_core::Result<_>>()?;
+    Ok(safetensors::serialize(named, None)?)
 }
 
 /// Named tensors, on the CPU, from the bytes of a safetensors file.

@@ -43,6 +43,20 @@ impl Targets {
     }
 }
 
+impl Targets {
+    /// The targets of `len` samples from `start` on.
+    pub(super) fn part(&self, start: usize, len: usize) -> Result<Self, HeadError> {
+        let [_, h, w] = self.shape()?;
+        Ok(match self {
+            Self::Depth(depth) => Self::Depth(depth.narrow(0, start, len)?),
+            Self::Labels { labels, .. } => Self::Labels {
+                labels: labels[start * h * w..(start + len) * h * w].into(),
+                shape: [len, h, w],
+            },
+        })
+    }
+}
+
 /// The loss of a batch.
 pub struct Loss {
     /// Mean over the groups with a valid pixel, a scalar with a graph; none if no group has one.
@@ -100,6 +114,26 @@ pub fn loss(
     }
 }
 
+/// Which of a batch's groups have a valid pixel.
+pub(super) fn valid_groups(
+    targets: &Targets,
+    objective: &Objective,
+    groups: usize,
+) -> Result<Vec<bool>, HeadError> {
+    match (targets, objective) {
+        (Targets::Depth(target), &Objective::Depth { min, max }) => {
+            let counts = group_sums(&in_range(target, [min, max])?.to_dtype(DType::F32)?, groups)?;
+            Ok(counts.to_vec1::<f32>()?.into_iter().map(|count| count > 0.0).collect())
+        }
+        (Targets::Labels { labels, .. }, &Objective::Segmentation { ignore, .. }) => {
+            let groups = labels.chunks((labels.len() / groups).max(1));
+            Ok(groups.map(|group| group.iter().any(|&label| label != ignore)).collect())
+        }
+        // The loss says what does not fit.
+        _ => Ok(vec![true; groups]),
+    }
+}
+
 /// What sliding windows sum, from logits `[B, outputs, h, w]`, at `size`: depth in metres `[B, 1, H,
 /// W]`, or class probabilities `[B, classes, H, W]`; f32.
 ///
@@ -136,13 +170,17 @@ fn at_least(x: &Tensor, floor: f64) -> candle_core::Result<Tensor> {
     x.lt(floor)?.where_cond(&Tensor::full(floor as f32, x.shape(), x.device())?, x)
 }
 
+fn in_range(target: &Tensor, [min, max]: [f64; 2]) -> candle_core::Result<Tensor> {
+    target.ge(min)? * target.le(max)?
+}
+
 fn silog(
     prediction: &Tensor,
     target: &Tensor,
     [min, max]: [f64; 2],
     groups: usize,
 ) -> Result<Loss, HeadError> {
-    let valid = (target.ge(min)? * target.le(max)?)?;
+    let valid = in_range(target, [min, max])?;
     let target = valid.where_cond(target, &target.ones_like()?)?;
     let valid = valid.to_dtype(DType::F32)?;
     let d = ((target.log()? - at_least(prediction, min)?.log()?)? * &valid)?;

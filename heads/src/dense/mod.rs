@@ -44,6 +44,7 @@ mod head;
 mod input;
 mod linear;
 mod loss;
+mod memory;
 mod nll;
 mod probe;
 mod schedule;
@@ -59,6 +60,7 @@ pub use head::{
 };
 pub use input::assemble;
 pub use loss::{Loss, Targets, loss, outputs, prediction};
+pub use memory::TrainingMemory;
 pub use probe::{Probe, StepReport};
 pub use schedule::Schedule;
 pub use weights::{Draw, Variable};

@@ -1,13 +1,12 @@
 use std::collections::BTreeMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use schema::{Objective, TrainingStage};
 
 use super::adamw::take_counter;
 use super::loss::{self, Loss, Targets, outputs};
 use super::weights::check_shape;
-use super::{AdamW, DenseHead, HeadError, LoadProblem, Schedule};
+use super::{AdamW, DenseHead, HeadError, LoadProblem, Schedule, Variable};
 
 /// A head in training: with its optimiser, its schedule and its place in it.
 ///
@@ -20,6 +19,19 @@ pub struct Probe {
     optimiser: AdamW,
     schedule: Schedule,
     step: u64,
+    /// Samples that go through the head at a time; all of a batch if none.
+    samples: Option<usize>,
+}
+
+/// Gradients of a batch's loss.
+#[derive(Default)]
+struct Backward {
+    loss: Option<f64>,
+    skipped: Vec<usize>,
+    /// By parameter.
+    gradients: Vec<Option<Tensor>>,
+    /// What the running statistics become.
+    statistics: Vec<Tensor>,
 }
 
 /// What a training step came to.
@@ -60,7 +72,17 @@ impl Probe {
             optimiser: AdamW::new(training),
             schedule: Schedule::of(training, steps),
             step: 0,
+            samples: None,
         })
+    }
+
+    /// Limits the samples that go through the head at a time, to as many whole loss groups as that
+    /// holds and at least one: their gradients are summed. The result is that of the whole batch, but
+    /// for the order of sums. Heads with batch norm see every batch whole all the same.
+    #[must_use]
+    pub fn in_parts_of(mut self, samples: usize) -> Self {
+        self.samples = Some(samples);
+        self
     }
 
     /// Trains the head on one batch: features of its taps, each `[B, width, h, w]`, and targets.
@@ -76,17 +98,14 @@ impl Probe {
         targets: &Targets,
     ) -> Result<StepReport, HeadError> {
         let rate = self.schedule.rate(self.step);
-        let forward = self.head.forward(taps, true)?;
-        let Loss { value, skipped } =
-            loss::loss(&forward.logits, targets, &self.objective, self.groups)?;
+        let Backward { loss, skipped, gradients, statistics } = self.backward(taps, targets)?;
         let mut report = StepReport { loss: None, rate, grad_norm: None, skipped_groups: skipped };
-        if let Some(value) = value {
-            report.loss = Some(self.finite("loss", f64::from(value.to_scalar::<f32>()?))?);
-            let gradients = value.backward()?;
-            let norm = self.gradient_norm(&gradients)?;
+        if let Some(loss) = loss {
+            report.loss = Some(self.finite("loss", loss)?);
+            let norm = gradient_norm(&gradients)?;
             report.grad_norm = Some(self.finite("gradient norm", norm)?);
             self.optimiser.step(self.head.parameters(), &gradients, rate)?;
-            for (statistic, moved) in self.head.statistics().iter().zip(&forward.statistics) {
+            for (statistic, moved) in self.head.statistics().iter().zip(&statistics) {
                 statistic.var.set(moved)?;
             }
         }
@@ -94,27 +113,74 @@ impl Probe {
         Ok(report)
     }
 
+    fn backward(&self, taps: &[Tensor], targets: &Targets) -> Result<Backward, HeadError> {
+        let [batch, ..] = targets.shape()?;
+        let groups = self.groups;
+        if groups == 0 || !batch.is_multiple_of(groups) {
+            return Err(HeadError::Groups { batch, groups });
+        }
+        let size = batch / groups;
+        let at_once = match self.samples {
+            Some(samples) if self.head.config().divisible() => samples / size.max(1),
+            _ => groups,
+        };
+        if at_once >= groups {
+            return self.part(taps, targets, groups, 1.0);
+        }
+        let valid = loss::valid_groups(targets, &self.objective, groups)?;
+        let share = |groups: &[bool]| groups.iter().filter(|&&valid| valid).count() as f64;
+        let mut whole = Backward::default();
+        for (part, groups) in valid.chunks(at_once.max(1)).enumerate() {
+            let first = part * at_once.max(1);
+            if share(groups) == 0.0 {
+                whole.skipped.extend(first..first + groups.len());
+                continue;
+            }
+            let (start, len) = (first * size, groups.len() * size);
+            let narrow = |tap: &Tensor| tap.narrow(0, start, len)?.contiguous();
+            let taps = taps.iter().map(narrow).collect::<candle_core::Result<Vec<_>>>()?;
+            let targets = targets.part(start, len)?;
+            let share = share(groups) / share(&valid);
+            let part =
+                self.part(&taps, &targets, groups.len(), share).map_err(|error| match error {
+                    HeadError::Label { sample, label, classes, ignore } => {
+                        HeadError::Label { sample: sample + start, label, classes, ignore }
+                    }
+                    error => error,
+                })?;
+            whole.add(part, first)?;
+        }
+        Ok(whole)
+    }
+
+    /// The gradients of `share` times the loss of some whole groups.
+    fn part(
+        &self,
+        taps: &[Tensor],
+        targets: &Targets,
+        groups: usize,
+        share: f64,
+    ) -> Result<Backward, HeadError> {
+        let forward = self.head.forward(taps, true)?;
+        let Loss { value, skipped } =
+            loss::loss(&forward.logits, targets, &self.objective, groups)?;
+        let statistics = forward.statistics;
+        let Some(value) = value else {
+            return Ok(Backward { skipped, statistics, ..Backward::default() });
+        };
+        let value = if share == 1.0 { value } else { (value * share)? };
+        let loss = Some(f64::from(value.to_scalar::<f32>()?));
+        let store = value.backward()?;
+        let gradient = |parameter: &Variable| store.get(parameter.var.as_tensor()).cloned();
+        let gradients = self.head.parameters().iter().map(gradient).collect();
+        Ok(Backward { loss, skipped, gradients, statistics })
+    }
+
     fn finite(&self, quantity: &'static str, value: f64) -> Result<f64, HeadError> {
         if value.is_finite() {
             return Ok(value);
         }
         Err(HeadError::NonFinite { step: self.step, quantity, value })
-    }
-
-    /// L2 norm over all gradients; squares are summed in f32 by parameter and in f64 over them.
-    fn gradient_norm(&self, gradients: &GradStore) -> candle_core::Result<f64> {
-        let sums: Vec<Tensor> = self
-            .head
-            .parameters()
-            .iter()
-            .filter_map(|parameter| gradients.get(parameter.var.as_tensor()))
-            .map(|gradient| gradient.contiguous()?.sqr()?.sum_all())
-            .collect::<candle_core::Result<_>>()?;
-        if sums.is_empty() {
-            return Ok(0.0);
-        }
-        let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
-        Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
     }
 
     /// What sliding windows sum, at `size` = (H, W), in evaluation mode: depth in metres
@@ -172,7 +238,7 @@ impl Probe {
         Ok(())
     }
 
-    fn variables(&self) -> impl Iterator<Item = &super::Variable> {
+    fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.head.parameters().iter().chain(self.head.statistics())
     }
 
@@ -194,4 +260,40 @@ impl Probe {
         let optimiser = self.optimiser.continued(self.head.parameters(), state)?;
         Ok((head, optimiser, step))
     }
+}
+
+impl Backward {
+    /// Adds the part that begins with group `first`.
+    fn add(&mut self, part: Self, first: usize) -> candle_core::Result<()> {
+        self.skipped.extend(part.skipped.into_iter().map(|group| first + group));
+        self.loss = match (self.loss, part.loss) {
+            (Some(sum), Some(more)) => Some(sum + more),
+            (sum, more) => sum.or(more),
+        };
+        if self.gradients.is_empty() {
+            self.gradients = part.gradients;
+            return Ok(());
+        }
+        for (sum, more) in self.gradients.iter_mut().zip(part.gradients) {
+            *sum = match (sum.take(), more) {
+                (Some(sum), Some(more)) => Some((sum + more)?),
+                (sum, more) => sum.or(more),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// L2 norm over all gradients; squares are summed in f32 by parameter and in f64 over them.
+fn gradient_norm(gradients: &[Option<Tensor>]) -> candle_core::Result<f64> {
+    let sums: Vec<Tensor> = gradients
+        .iter()
+        .flatten()
+        .map(|gradient| gradient.contiguous()?.sqr()?.sum_all())
+        .collect::<candle_core::Result<_>>()?;
+    if sums.is_empty() {
+        return Ok(0.0);
+    }
+    let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
+    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
 }

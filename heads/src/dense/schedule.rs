@@ -30,7 +30,7 @@ impl Schedule {
             return self.peak;
         };
         if index < self.warmup {
-            return self.peak * index as f64 / self.warmup as f64;
+            return self.peak * (index as f64 / self.warmup as f64);
         }
         if index >= self.total {
             return 0.0;

@@ -199,6 +199,13 @@ impl Conv {
         let x = x.to_dtype(mode.dtype)?;
         ops::conv2d(&x, &mode.cast(&self.weight)?, bias.as_ref(), self.stride, self.padding)
     }
+
+    /// [`Conv::forward`] of the ReLU of `x`.
+    pub(super) fn after_relu(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| mode.cast(bias)).transpose()?;
+        let x = x.to_dtype(mode.dtype)?;
+        ops::relu_conv2d(&x, &mode.cast(&self.weight)?, bias.as_ref(), self.stride, self.padding)
+    }
 }
 
 /// A transposed convolution whose kernel is its stride.

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows};
 
 pub use error::StoreError;
-pub use files::write_whole;
 use files::{FAILED, PLAN, PREDICTIONS, PlanFile, RECORD, folder_name};
+pub use files::{remove_unfinished, write_whole};
 pub use list::{Listed, Status};
 
 use crate::predictions::write_rows;
@@ -85,6 +85,23 @@ impl Store {
             return Err(StoreError::KeyMismatch { folder, expected: key, found: stored });
         }
         Ok(record.filter(|_| folder.join(PREDICTIONS).is_file()))
+    }
+
+    /// The plan of this key's run as it was begun, if it was and is not finished.
+    ///
+    /// # Errors
+    /// As [`finished`](Self::finished).
+    pub fn begun(&self, plan: &RunPlan) -> Result<Option<RunPlan>, StoreError> {
+        let key = plan.key();
+        if self.finished(plan)?.is_some() {
+            return Ok(None);
+        }
+        let Some(folder) = self.existing(plan, &key)? else { return Ok(None) };
+        match files::read_json::<PlanFile>(&folder, PLAN) {
+            Ok(file) => Ok(file.map(|file| file.plan).filter(|plan| plan.key() == key)),
+            Err(StoreError::Json { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts or restarts a run: its folder, its plan, and no word of an earlier failure.

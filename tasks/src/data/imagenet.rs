@@ -177,7 +177,7 @@ impl ImageNet {
         [&self.train, &self.val]
             .map(|split| {
                 let published = published.and_then(|set| set.splits.get(&split.split).copied());
-                (split.split.clone(), SplitRecord { found: split.found, published })
+                (split.split.clone(), SplitRecord { found: split.found, published, list: None })
             })
             .into()
     }

@@ -8,6 +8,7 @@ mod status;
 pub use error::{DataError, Names};
 pub use imagenet::{ImageFolder, ImageNet, Sample};
 pub use registry::{
-    Dataset, DepthStorage, LabelForms, Layout, Registry, RegistryError, Source, SplitList, Task,
+    Dataset, DepthStorage, LabelForms, Layout, PinnedList, Registry, RegistryError, Source,
+    SplitList, Task,
 };
-pub use status::{PairProblem, SplitStatus, State, Status, status};
+pub use status::{ListOrigin, PairProblem, SplitStatus, State, Status, status};

@@ -98,6 +98,23 @@ pub struct Source {
 pub struct SplitList {
     /// In a sentence.
     pub notes: String,
+    /// Split name to the published list, where neither the folder nor its layout decides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pinned: BTreeMap<String, PinnedList>,
+}
+
+/// A published split list: one `image target` a line, relative to the data folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedList {
+    /// Where it is, at a fixed revision.
+    pub url: String,
+    /// SHA-256 of the file, in 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Number of lines: the split's number of samples.
+    pub lines: usize,
+    /// Size of the file.
+    pub bytes: u64,
 }
 
 /// How depth is stored: 16-bit whole numbers, 0 for no measurement.
@@ -116,6 +133,8 @@ pub struct DepthStorage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelForms {
+    /// Of the classes, in the order of their labels.
+    pub names: Vec<String>,
     /// The form that the protocol's authors use: classes from 0.
     pub authors: String,
     /// The form as published, where it differs.
@@ -219,8 +238,32 @@ impl Dataset {
             _ if !["train", "val"].iter().all(|&split| self.splits.contains_key(split)) => {
                 Some("both splits, train and val, are needed")
             }
-            _ => None,
+            _ if self.labels.as_ref().is_some_and(|l| Some(l.names.len()) != self.classes) => {
+                Some("names of [dataset.labels] are not as many as classes")
+            }
+            _ => self.list_contradiction(),
         }
+    }
+
+    fn list_contradiction(&self) -> Option<&'static str> {
+        let pinned = &self.list.pinned;
+        let by_list =
+            matches!(self.layout, Layout::Nyuv2Bts | Layout::KittiEigen | Layout::Voc2012);
+        if by_list != ["train", "val"].iter().all(|&split| pinned.contains_key(split)) {
+            let reason = "the layouts nyuv2-bts, kitti-eigen and voc2012, and no others, need \
+                          [dataset.list.pinned.train] and [dataset.list.pinned.val]";
+            return Some(reason);
+        }
+        let is_hash = |text: &str| {
+            text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if pinned.values().any(|list| !is_hash(&list.sha256)) {
+            return Some("sha256 of a pinned list is not 64 lower-case hexadecimal digits");
+        }
+        if pinned.iter().any(|(split, list)| self.splits.get(split) != Some(&list.lines)) {
+            return Some("lines of a pinned list are not the split's number of samples");
+        }
+        None
     }
 }
 
@@ -259,16 +302,19 @@ mod tests {
 
     #[test]
     fn mistakes_are_reported_with_file_and_line() {
-        insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"edited.toml, line 10: unknown field `clases`, expected one of `name`, `title`, `task`, `classes`, `layout`, `layout_on_disk`, `licence`, `source`, `splits`, `list`, `depth`, `labels`");
-        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"edited.toml, line 33: unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`");
-        insta::assert_snapshot!(message("val = 654", "val = \"654\""), @r#"edited.toml, line 50: invalid type: string "654", expected usize"#);
-        insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"edited.toml, line 23: unclosed table, expected `]`");
+        insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"edited.toml, line 13: unknown field `clases`, expected one of `name`, `title`, `task`, `classes`, `layout`, `layout_on_disk`, `licence`, `source`, `splits`, `list`, `depth`, `labels`");
+        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"edited.toml, line 36: unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`");
+        insta::assert_snapshot!(message("val = 654", "val = \"654\""), @r#"edited.toml, line 53: invalid type: string "654", expected usize"#);
+        insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"edited.toml, line 26: unclosed table, expected `]`");
     }
 
     #[test]
     fn contradictions_are_reported_with_the_data_set() {
         insta::assert_snapshot!(message("name = \"nyuv2\"", "name = \"imagenet1k\""), @r#"edited.toml, data set "imagenet1k": the name is used twice"#);
         insta::assert_snapshot!(message("classes = 150\n", ""), @r#"edited.toml, data set "ade20k": this task needs a number of classes"#);
+        insta::assert_snapshot!(message("lines = 654", "lines = 655"), @r#"edited.toml, data set "nyuv2": lines of a pinned list are not the split's number of samples"#);
+        insta::assert_snapshot!(message("sha256 = \"63", "sha256 = \"6"), @r#"edited.toml, data set "nyuv2": sha256 of a pinned list is not 64 lower-case hexadecimal digits"#);
+        insta::assert_snapshot!(message("[dataset.list.pinned.val]", "[dataset.list.pinned.test]"), @r#"edited.toml, data set "nyuv2": the layouts nyuv2-bts, kitti-eigen and voc2012, and no others, need [dataset.list.pinned.train] and [dataset.list.pinned.val]"#);
         insta::assert_snapshot!(message("task = \"segmentation\"", "task = \"depth\""), @r#"edited.toml, data set "ade20k": task depth needs [dataset.depth]"#);
     }
 }

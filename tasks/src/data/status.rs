@@ -1,12 +1,13 @@
 //! Whether a data set is there.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use schema::ListKind;
 use serde::Serialize;
 
 use super::{Dataset, ImageNet, Layout};
-use crate::dense::{DenseError, PairedSet};
+use crate::dense::find::{Names, listed};
+use crate::dense::{DenseError, ListSource, PairedSet, PinnedLists, list_kind};
 use crate::sample::{SampleMark, is_sample};
 
 /// What was found in a folder.
@@ -18,6 +19,9 @@ pub struct Status {
     pub root: PathBuf,
     /// In a word.
     pub state: State,
+    /// What decides which samples belong to a split; data sets of pairs only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lists: Option<ListOrigin>,
     /// By split, where samples could be counted: `train`, then `val`.
     pub splits: Vec<SplitStatus>,
     /// What is missing or wrong, one sentence each.
@@ -40,9 +44,25 @@ pub enum State {
     CountsDiffer,
     /// Something is missing, see [`Status::problems`].
     Incomplete,
-    /// There, without the `train.txt` and `val.txt` that this data set needs; nothing more is known
-    /// about it.
+    /// There, without split lists of its own and before the published ones were fetched; nothing
+    /// more is known about it.
     NoSplitLists,
+}
+
+/// What decides which samples belong to a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListOrigin {
+    /// The folder's own `train.txt` and `val.txt`.
+    Own,
+    /// Lists that are part of the layout.
+    Layout,
+    /// The published lists, which are on this machine.
+    Pinned,
+    /// The published lists, which a run would fetch.
+    PinnedNotFetched,
+    /// Everything in the split's folder.
+    Folder,
 }
 
 /// Counts of one split.
@@ -54,7 +74,8 @@ pub struct SplitStatus {
     pub found: usize,
     /// Samples expected: published, listed in the folder or generated.
     pub expected: usize,
-    /// The folder's own list, where that is what `expected` was counted from.
+    /// The list (or, for a published one, its address) or the folder that was counted by; none for
+    /// data sets of one folder a class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub list: Option<String>,
 }
@@ -108,12 +129,14 @@ pub enum PairProblem {
     },
 }
 
-/// Looks for a data set in a folder: reads folder names, sizes and split lists, no images.
-pub fn status(dataset: &Dataset, root: &Path) -> Status {
+/// Looks for a data set in a folder: reads folder names, sizes and split lists, no images. `pinned`
+/// are its published lists where they are on this machine.
+pub fn status(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>) -> Status {
     let mut status = Status {
         dataset: dataset.name.clone(),
         root: root.to_owned(),
         state: State::Absent,
+        lists: None,
         splits: Vec::new(),
         problems: Vec::new(),
         sample: is_sample(root).filter(|mark| mark.dataset == dataset.name),
@@ -125,7 +148,7 @@ pub fn status(dataset: &Dataset, root: &Path) -> Status {
             | Layout::KittiEigen
             | Layout::Ade20k
             | Layout::Voc2012
-            | Layout::Loveda => paired(dataset, root, &mut status),
+            | Layout::Loveda => paired(dataset, root, pinned, &mut status),
         }
     }
     status
@@ -154,90 +177,97 @@ fn image_folder(dataset: &Dataset, root: &Path, status: &mut Status) {
     status.state = if as_expected { State::Complete } else { State::CountsDiffer };
 }
 
-fn paired(dataset: &Dataset, root: &Path, status: &mut Status) {
-    let lists = ["train", "val"].map(|split| (split, format!("{split}.txt")));
-    let there = lists.each_ref().map(|(_, list)| root.join(list).is_file());
-    match there {
-        [false, false] => return by_layout(dataset, root, status),
-        [true, true] => {}
-        [train, _] => {
-            let [(_, first), (_, second)] = lists;
-            let (there, missing) = if train { (first, second) } else { (second, first) };
+fn paired(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>, status: &mut Status) {
+    let kind = match list_kind(dataset, root) {
+        Ok(kind) => kind,
+        Err(error) => {
             status.state = State::Incomplete;
-            status.problems.push(PairProblem::OneList { there, missing }.to_string());
+            status.problems.push(problem(error));
             return;
         }
+    };
+    status.lists = Some(match (kind, pinned) {
+        (ListKind::Own, _) => ListOrigin::Own,
+        (ListKind::Layout, _) => ListOrigin::Layout,
+        (ListKind::Folder, _) => ListOrigin::Folder,
+        (ListKind::Pinned, Some(_)) => ListOrigin::Pinned,
+        (ListKind::Pinned, None) => ListOrigin::PinnedNotFetched,
+    });
+    match kind {
+        ListKind::Layout | ListKind::Folder => return by_layout(dataset, root, status),
+        ListKind::Pinned if pinned.is_none() => {
+            status.state = State::NoSplitLists;
+            return;
+        }
+        ListKind::Own | ListKind::Pinned => {}
     }
-    for (split, list) in lists {
-        match pairs(root, &list) {
-            Ok((found, expected, problem)) => {
-                status.problems.extend(problem.map(|problem| problem.to_string()));
-                let split = split.to_owned();
-                status.splits.push(SplitStatus { split, found, expected, list: Some(list) });
+    for split in ["train", "val"] {
+        match listed(dataset, root, split, kind, pinned) {
+            Ok((source, pairs)) => {
+                let (found, missing) = count(root, &source, &pairs);
+                status.problems.extend(missing.map(|missing| missing.to_string()));
+                status.splits.push(SplitStatus {
+                    split: split.to_owned(),
+                    found,
+                    expected: pairs.len(),
+                    list: Some(source.name().to_owned()),
+                });
             }
-            Err(problem) => status.problems.push(problem.to_string()),
+            Err(error) => status.problems.push(problem(error)),
         }
     }
     let complete = status.problems.is_empty();
     status.state = if complete { State::Complete } else { State::Incomplete };
 }
 
+/// What is wrong, without the folder where that is known from [`Status::root`].
+fn problem(error: DenseError) -> String {
+    match error {
+        DenseError::List { problem, .. } => problem.to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// Counts what the layout alone makes of the folder.
 fn by_layout(dataset: &Dataset, root: &Path, status: &mut Status) {
     let set = match PairedSet::open(dataset, root) {
         Ok(set) => set,
-        Err(DenseError::ListsNeeded { .. }) => {
-            status.state = State::NoSplitLists;
-            return;
-        }
         Err(error) => {
             status.state = State::Incomplete;
             status.problems.push(error.to_string());
             return;
         }
     };
-    for (split, record) in set.records(dataset) {
-        let (found, expected) = (record.found, record.published.unwrap_or(record.found));
-        status.splits.push(SplitStatus { split, found, expected, list: None });
+    for split in [&set.train, &set.val] {
+        let (name, found) = (split.split(), split.found());
+        status.splits.push(SplitStatus {
+            split: name.to_owned(),
+            found,
+            expected: dataset.splits.get(name).copied().unwrap_or(found),
+            list: Some(split.source().name().to_owned()),
+        });
     }
     let as_published = status.splits.iter().all(|split| split.found == split.expected);
     status.state = if as_published { State::Complete } else { State::CountsDiffer };
 }
 
-/// Pairs with both files, pairs listed, and what is missing.
-fn pairs(root: &Path, list: &str) -> Result<(usize, usize, Option<PairProblem>), PairProblem> {
-    let text = fs::read_to_string(root.join(list)).map_err(|error| PairProblem::Unreadable {
-        list: list.to_owned(),
-        reason: error.to_string(),
-    })?;
-    let (mut found, mut listed, mut missing) = (0, 0, 0);
-    let mut first_missing = None;
-    for (index, line) in text.lines().enumerate() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let (line_number, pair) = (index + 1, fields.as_slice());
-        if pair.len() != 2 || pair.iter().any(|field| field.is_empty()) {
-            return Err(PairProblem::Line {
-                list: list.to_owned(),
-                line: line_number,
-                found: line.to_owned(),
-            });
-        }
-        listed += 1;
-        let absent: Vec<&&str> = pair.iter().filter(|path| !root.join(path).is_file()).collect();
+/// Pairs with both files, and what is missing.
+fn count(root: &Path, source: &ListSource, pairs: &[Names]) -> (usize, Option<PairProblem>) {
+    let (mut found, mut missing, mut first_missing) = (0, 0, None);
+    for (index, (image, target)) in pairs.iter().enumerate() {
+        let absent = [image, target].into_iter().filter(|path| !root.join(&***path).is_file());
+        let absent: Vec<_> = absent.collect();
         found += usize::from(absent.is_empty());
         missing += absent.len();
         if let (Some(path), None) = (absent.first(), &first_missing) {
-            first_missing = Some((line_number, (**path).to_owned()));
+            first_missing = Some((index + 1, path.to_string()));
         }
     }
-    if listed == 0 {
-        return Err(PairProblem::Empty { list: list.to_owned() });
-    }
     let problem = first_missing.map(|(line, first)| PairProblem::Missing {
-        list: list.to_owned(),
+        list: source.name().to_owned(),
         count: missing,
         line,
         first,
     });
-    Ok((found, listed, problem))
+    (found, problem)
 }

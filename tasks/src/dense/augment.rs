@@ -7,7 +7,7 @@ use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, s};
 use schema::SampleStage;
 
 use super::{DenseError, Draw, IGNORE, Target};
-use crate::image::resize;
+use crate::image::{Region, resize_region};
 
 /// The size `(height, width)` at which the longer side of an image is `long_side`: the shorter is
 /// `short * long_side / long`, rounded half up (PROTOCOL section 4), at least 1.
@@ -94,7 +94,7 @@ pub fn train_sample(
     let pixels = if size == (image_height, image_width) {
         window.pixels(image)
     } else {
-        window.pixels(resize(image, height, width).view())
+        window.resized(image, size)
     };
     let target = match target {
         Target::Depth(depth) => Target::Depth(window.values(depth.view(), size, 0.0)),
@@ -112,10 +112,24 @@ struct Window {
 }
 
 impl Window {
-    /// The crop of an image that has been rescaled.
+    /// The crop of an image that is rescaled to `size` on the way, with the work for the crop alone.
+    fn resized(&self, image: ArrayView3<'_, u8>, (height, width): (usize, usize)) -> Array3<u8> {
+        let region = Region {
+            top: self.rows.start,
+            left: self.columns.start,
+            height: self.rows.len(),
+            width: self.columns.len(),
+        };
+        self.placed(resize_region(image, height, width, region).view())
+    }
+
+    /// The crop of an image of its own size.
     fn pixels(&self, image: ArrayView3<'_, u8>) -> Array3<u8> {
-        let mut out = Array3::zeros((self.crop, self.crop, image.dim().2));
-        let inside = image.slice(s![self.rows.clone(), self.columns.clone(), ..]);
+        self.placed(image.slice(s![self.rows.clone(), self.columns.clone(), ..]))
+    }
+
+    fn placed(&self, inside: ArrayView3<'_, u8>) -> Array3<u8> {
+        let mut out = Array3::zeros((self.crop, self.crop, inside.dim().2));
         let mut drawn = out.view_mut();
         if self.flip {
             drawn.invert_axis(Axis(1));

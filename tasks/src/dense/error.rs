@@ -75,6 +75,23 @@ pub enum DenseError {
         /// The layout of the data set on disk.
         layout: String,
     },
+    /// The masks of the augmented training list were not added to the official ones.
+    #[error(
+        "{}: {missing} of the {listed} masks of the augmented training list are missing, the first {first}: expected \
+         the masks of the Semantic Boundaries Dataset in SegmentationClass, beside the official ones, or all of \
+         them in SegmentationClassAug",
+        root.display()
+    )]
+    AugmentedMasks {
+        /// The data folder.
+        root: PathBuf,
+        /// Number of masks that the list names.
+        listed: usize,
+        /// How many are not there.
+        missing: usize,
+        /// The first of them.
+        first: String,
+    },
     /// A folder without images.
     #[error("{} has no .{extension} images", folder.display())]
     Empty {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path};
 
+use schema::{ListKind, ListRecord};
 use serde::Serialize;
 
 use super::DenseError;
@@ -24,6 +25,13 @@ pub enum ListSource {
         /// Relative to the data folder.
         list: String,
     },
+    /// A published list of datasets.toml.
+    Pinned {
+        /// Where it is published.
+        url: String,
+        /// Its SHA-256.
+        sha256: String,
+    },
     /// Everything in a folder.
     Content {
         /// Relative to the data folder.
@@ -32,20 +40,68 @@ pub enum ListSource {
 }
 
 impl ListSource {
+    /// The list or folder, as messages name it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Own { list } | Self::Names { list } => list,
+            Self::Pinned { url, .. } => url,
+            Self::Content { folder } => folder,
+        }
+    }
+
+    /// The same for a run's record.
+    pub fn record(&self) -> ListRecord {
+        let (kind, sha256) = match self {
+            Self::Own { .. } => (ListKind::Own, None),
+            Self::Names { .. } => (ListKind::Layout, None),
+            Self::Pinned { sha256, .. } => (ListKind::Pinned, Some(sha256.clone())),
+            Self::Content { .. } => (ListKind::Folder, None),
+        };
+        ListRecord { kind, sha256 }
+    }
+
     /// Where the pair at `index` is named: the list and its line, or the folder.
     pub(super) fn place(&self, index: usize) -> String {
         match self {
-            Self::Own { list } | Self::Names { list } => format!("{list}, line {}", index + 1),
             Self::Content { folder } => folder.clone(),
+            _ => format!("{}, line {}", self.name(), index + 1),
         }
     }
 }
 
+/// The published lists of a data set: the text whose size and hash datasets.toml gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedLists {
+    /// Of what heads are trained on.
+    pub train: String,
+    /// Of what they are measured on.
+    pub val: String,
+}
+
+/// What decides which pairs belong to the splits of a data set in a folder, told from names alone:
+/// the folder's own two lists, else those of its layout, else published ones, else its content.
+///
+/// # Errors
+///
+/// [`DenseError::List`] where the folder has one of its own two lists.
+pub fn list_kind(dataset: &Dataset, root: &Path) -> Result<ListKind, DenseError> {
+    if has_own_lists(root)? {
+        return Ok(ListKind::Own);
+    }
+    let voc_lists = || ["train", "val"].iter().all(|split| root.join(voc_list(split)).is_file());
+    Ok(match dataset.layout {
+        Layout::Nyuv2Bts | Layout::KittiEigen => ListKind::Pinned,
+        Layout::Voc2012 if voc_lists() => ListKind::Layout,
+        Layout::Voc2012 => ListKind::Pinned,
+        Layout::ImageFolder | Layout::Ade20k | Layout::Loveda => ListKind::Folder,
+    })
+}
+
 /// Image and target, relative to the data folder.
-pub(super) type Names = (Box<str>, Box<str>);
+pub(crate) type Names = (Box<str>, Box<str>);
 
 /// Whether the folder has its own two lists.
-pub(super) fn has_own_lists(root: &Path) -> Result<bool, DenseError> {
+fn has_own_lists(root: &Path) -> Result<bool, DenseError> {
     let [train, val] = ["train.txt", "val.txt"].map(|list| root.join(list).is_file());
     if train == val {
         return Ok(train);
@@ -55,13 +111,60 @@ pub(super) fn has_own_lists(root: &Path) -> Result<bool, DenseError> {
     Err(DenseError::List { root: root.to_owned(), problem })
 }
 
+/// The pairs of a split, from what decides on them.
+pub(crate) fn listed(
+    dataset: &Dataset,
+    root: &Path,
+    split: &str,
+    kind: ListKind,
+    pinned: Option<&PinnedLists>,
+) -> Result<(ListSource, Vec<Names>), DenseError> {
+    match (kind, pinned) {
+        (ListKind::Own, _) => own_list(root, split),
+        (ListKind::Pinned, Some(lists)) => pinned_list(dataset, root, split, lists),
+        _ => by_layout(dataset, root, split),
+    }
+}
+
 /// The pairs that `SPLIT.txt` in the data folder names.
-pub(super) fn own_list(root: &Path, split: &str) -> Result<(ListSource, Vec<Names>), DenseError> {
+fn own_list(root: &Path, split: &str) -> Result<(ListSource, Vec<Names>), DenseError> {
     let list = format!("{split}.txt");
     let fail = |problem| DenseError::List { root: root.to_owned(), problem };
     let text = fs::read_to_string(root.join(&list)).map_err(|error| {
         fail(PairProblem::Unreadable { list: list.clone(), reason: error.to_string() })
     })?;
+    let pairs = lines(root, (&list, &root.join(&list)), &text)?;
+    Ok((ListSource::Own { list }, pairs))
+}
+
+/// The pairs that a published list names.
+fn pinned_list(
+    dataset: &Dataset,
+    root: &Path,
+    split: &str,
+    lists: &PinnedLists,
+) -> Result<(ListSource, Vec<Names>), DenseError> {
+    let Some(entry) = dataset.list.pinned.get(split) else {
+        return Err(lists_needed(dataset, root));
+    };
+    let text = if split == "train" { &lists.train } else { &lists.val };
+    let mut pairs = lines(root, (&entry.url, Path::new(&entry.url)), text)?;
+    if dataset.layout == Layout::Voc2012 {
+        let masks = voc_masks(dataset, root, split, pairs.iter().map(|(_, mask)| file_name(mask)))?;
+        for (_, mask) in &mut pairs {
+            *mask = format!("{masks}/{}", file_name(mask)).into();
+        }
+    }
+    Ok((ListSource::Pinned { url: entry.url.clone(), sha256: entry.sha256.clone() }, pairs))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The pairs of a list's text; `name` and `path` are the list's in messages.
+fn lines(root: &Path, (name, path): (&str, &Path), text: &str) -> Result<Vec<Names>, DenseError> {
+    let fail = |problem| DenseError::List { root: root.to_owned(), problem };
     let mut pairs = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;
@@ -70,19 +173,19 @@ pub(super) fn own_list(root: &Path, split: &str) -> Result<(ListSource, Vec<Name
             .filter(|(image, target)| !image.is_empty() && !target.is_empty())
             .filter(|(_, target)| !target.contains(' '));
         let Some((image, target)) = names else {
-            let (list, found) = (list.clone(), line.to_owned());
+            let (list, found) = (name.to_owned(), line.to_owned());
             return Err(fail(PairProblem::Line { list, line: line_number, found }));
         };
-        if let Some(path) = [image, target].into_iter().find(|path| !is_inside(path)) {
-            let (list, found) = (root.join(&list), path.to_owned());
+        if let Some(outside) = [image, target].into_iter().find(|path| !is_inside(path)) {
+            let (list, found) = (path.to_owned(), outside.to_owned());
             return Err(DenseError::NotRelative { list, line: line_number, found });
         }
         pairs.push((image.into(), target.into()));
     }
     if pairs.is_empty() {
-        return Err(fail(PairProblem::Empty { list }));
+        return Err(fail(PairProblem::Empty { list: name.to_owned() }));
     }
-    Ok((ListSource::Own { list }, pairs))
+    Ok(pairs)
 }
 
 /// A relative path that never leaves its folder.
@@ -92,8 +195,8 @@ fn is_inside(path: &str) -> bool {
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// The pairs of a split without lists of the folder's own.
-pub(super) fn published(
+/// The pairs of a split without lists of the folder's own and published ones.
+fn by_layout(
     dataset: &Dataset,
     root: &Path,
     split: &str,
@@ -110,25 +213,69 @@ pub(super) fn published(
         }
         Layout::Loveda => {
             let folder = if train { "Train" } else { "Val" };
+            // The archives hold a folder of their own name.
+            let nested = format!("{folder}/{folder}");
+            let folder = if root.join(&nested).is_dir() { nested } else { folder.to_owned() };
             let mut pairs = Vec::new();
             for scene in ["Rural", "Urban"] {
                 let images = format!("{folder}/{scene}/images_png");
                 let masks = format!("{folder}/{scene}/masks_png");
                 pairs.extend(content(dataset, root, (&images, "png"), &masks)?);
             }
-            Ok((ListSource::Content { folder: folder.to_owned() }, pairs))
+            Ok((ListSource::Content { folder }, pairs))
         }
         Layout::Voc2012 => {
-            let name = if train { "trainaug" } else { "val" };
-            let list = format!("ImageSets/Segmentation/{name}.txt");
-            let pair = |name: &str| {
-                let target = format!("SegmentationClassAug/{name}.png");
-                (format!("JPEGImages/{name}.jpg").into(), target.into())
+            let list = voc_list(split).to_owned();
+            let names = names(dataset, root, &list)?;
+            let files: Vec<String> = names.iter().map(|name| format!("{name}.png")).collect();
+            let masks = voc_masks(dataset, root, split, files.iter().map(String::as_str))?;
+            let pair = |name: &String| -> Names {
+                (format!("JPEGImages/{name}.jpg").into(), format!("{masks}/{name}.png").into())
             };
-            let pairs = names(dataset, root, &list)?.iter().map(|name| pair(name)).collect();
-            Ok((ListSource::Names { list }, pairs))
+            Ok((ListSource::Names { list }, names.iter().map(pair).collect()))
         }
     }
+}
+
+fn voc_list(split: &str) -> &'static str {
+    match split {
+        "train" => "ImageSets/Segmentation/trainaug.txt",
+        _ => "ImageSets/Segmentation/val.txt",
+    }
+}
+
+/// The folder of VOC's masks. The official one does not have those of the augmented list unless they
+/// were added to it, which is looked at here because nothing else would say why they are missing.
+fn voc_masks<'a>(
+    dataset: &Dataset,
+    root: &Path,
+    split: &str,
+    files: impl Iterator<Item = &'a str>,
+) -> Result<&'static str, DenseError> {
+    const AUGMENTED: &str = "SegmentationClassAug";
+    const OFFICIAL: &str = "SegmentationClass";
+    if root.join(AUGMENTED).is_dir() {
+        return Ok(AUGMENTED);
+    }
+    let folder = root.join(OFFICIAL);
+    if !folder.is_dir() {
+        return Err(missing(dataset, root, AUGMENTED));
+    }
+    if split == "train" {
+        let (mut listed, mut missing, mut first) = (0, 0, None);
+        for file in files {
+            listed += 1;
+            if !folder.join(file).is_file() {
+                missing += 1;
+                first.get_or_insert_with(|| format!("{OFFICIAL}/{file}"));
+            }
+        }
+        if let Some(first) = first {
+            let root = root.to_owned();
+            return Err(DenseError::AugmentedMasks { root, listed, missing, first });
+        }
+    }
+    Ok(OFFICIAL)
 }
 
 fn lists_needed(dataset: &Dataset, root: &Path) -> DenseError {

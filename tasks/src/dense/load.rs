@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DenseError, Pair, PairedSet};
 use crate::data::Dataset;
-use crate::image::{decode, decode_gray16, decode_mask};
+use crate::image::{decode, decode_gray16, decode_mask, png_size};
 
 /// Label of a pixel that counts neither as target nor as prediction, on disk in the shifted form
 /// and always in memory.
@@ -113,6 +113,14 @@ impl LabelForm {
         })
     }
 
+    /// `shifted` or `original`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shifted => "shifted",
+            Self::Original => "original",
+        }
+    }
+
     /// The class index that a stored label stands for, or [`IGNORE`]; `None` for a label that this
     /// form does not have.
     fn read(self, label: u8, classes: usize) -> Option<u8> {
@@ -165,39 +173,93 @@ pub fn load(
     border: Option<[usize; 4]>,
     form: TargetForm,
 ) -> Result<(Array3<u8>, Target), DenseError> {
-    let (image_path, target_path) = (root.join(&*pair.image), root.join(&*pair.target));
-    let image = decode(&image_path)?;
+    let path = root.join(&*pair.image);
+    let image = decode(&path)?;
     let (height, width, _) = image.dim();
+    let [top, bottom, left, right] = kept(&path, (height, width), border)?;
+    let target = read_target(root, pair, border, form, Some((height, width)))?;
+    let image = match border {
+        Some(_) => image.slice(s![top..bottom, left..right, ..]).to_owned(),
+        None => image,
+    };
+    Ok((image, target))
+}
+
+/// The target of [`load`] alone; the image is not looked at.
+///
+/// # Errors
+///
+/// As [`load`], of the target's file.
+pub fn load_target(
+    root: &Path,
+    pair: &Pair,
+    border: Option<[usize; 4]>,
+    form: TargetForm,
+) -> Result<Target, DenseError> {
+    read_target(root, pair, border, form, None)
+}
+
+/// Height and width that [`load`] gives, from the header of the target's file.
+///
+/// # Errors
+///
+/// [`DenseError::Image`], [`DenseError::Border`].
+pub fn size(
+    root: &Path,
+    pair: &Pair,
+    border: Option<[usize; 4]>,
+) -> Result<(usize, usize), DenseError> {
+    let path = root.join(&*pair.target);
+    let [top, bottom, left, right] = kept(&path, png_size(&path)?, border)?;
+    Ok((bottom - top, right - left))
+}
+
+/// The border's rows and columns, or all.
+fn kept(
+    file: &Path,
+    (height, width): (usize, usize),
+    border: Option<[usize; 4]>,
+) -> Result<[usize; 4], DenseError> {
     let [top, bottom, left, right] = border.unwrap_or([0, height, 0, width]);
     if top > bottom || bottom > height || left > right || right > width {
-        let border = [top, bottom, left, right];
-        return Err(DenseError::Border { file: image_path, border, size: (height, width) });
+        let (file, border) = (file.to_owned(), [top, bottom, left, right]);
+        return Err(DenseError::Border { file, border, size: (height, width) });
     }
-    let same_size = |found: (usize, usize)| {
-        let expected = (height, width);
-        if found == expected {
-            return Ok(());
+    Ok([top, bottom, left, right])
+}
+
+fn read_target(
+    root: &Path,
+    pair: &Pair,
+    border: Option<[usize; 4]>,
+    form: TargetForm,
+    expected: Option<(usize, usize)>,
+) -> Result<Target, DenseError> {
+    let path = root.join(&*pair.target);
+    let same_size = |found: (usize, usize)| match expected {
+        Some(expected) if expected != found => {
+            let (image, target) = (root.join(&*pair.image), path.clone());
+            Err(DenseError::SizesDiffer { image, target, expected, found })
         }
-        let (image, target) = (image_path.clone(), target_path.clone());
-        Err(DenseError::SizesDiffer { image, target, expected, found })
+        _ => kept(&path, found, border),
     };
-    let target = match form {
+    match form {
         TargetForm::Depth { steps_per_metre } => {
-            let stored = decode_gray16(&target_path)?;
-            same_size(stored.dim())?;
+            let stored = decode_gray16(&path)?;
+            let [top, bottom, left, right] = same_size(stored.dim())?;
             let steps = steps_per_metre as f32;
             let kept = stored.slice(s![top..bottom, left..right]);
-            Target::Depth(kept.mapv(|value| f32::from(value) / steps))
+            Ok(Target::Depth(kept.mapv(|value| f32::from(value) / steps)))
         }
         TargetForm::Labels { form, classes } => {
-            let mut labels = decode_mask(&target_path)?;
-            same_size(labels.dim())?;
+            let mut labels = decode_mask(&path)?;
+            let [top, bottom, left, right] = same_size(labels.dim())?;
             let table: [Option<u8>; 256] =
                 std::array::from_fn(|label| form.read(label as u8, classes));
             for ((row, column), label) in labels.indexed_iter_mut() {
                 let Some(class) = table[usize::from(*label)] else {
                     return Err(DenseError::Label {
-                        file: target_path,
+                        file: path,
                         row,
                         column,
                         label: *label,
@@ -206,15 +268,10 @@ pub fn load(
                 };
                 *label = class;
             }
-            Target::Labels(match border {
+            Ok(Target::Labels(match border {
                 Some(_) => labels.slice(s![top..bottom, left..right]).to_owned(),
                 None => labels,
-            })
+            }))
         }
-    };
-    let image = match border {
-        Some(_) => image.slice(s![top..bottom, left..right, ..]).to_owned(),
-        None => image,
-    };
-    Ok((image, target))
+    }
 }

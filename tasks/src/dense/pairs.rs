@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use schema::{Fingerprint, SplitRecord};
 
-use super::find::{self, ListSource, Names};
+use super::find::{self, ListSource, Names, PinnedLists};
 use super::{DenseError, LabelForm, TargetForm};
 use crate::data::{DataError, Dataset};
 use crate::random::shuffled;
@@ -97,7 +97,7 @@ impl PairSplit {
     fn published(&self, dataset: &Dataset) -> Option<usize> {
         match self.source {
             ListSource::Own { .. } => None,
-            ListSource::Names { .. } | ListSource::Content { .. } => {
+            ListSource::Names { .. } | ListSource::Pinned { .. } | ListSource::Content { .. } => {
                 dataset.splits.get(self.split).copied()
             }
         }
@@ -111,10 +111,7 @@ impl PairSplit {
                 "{name}, {split}: the folder's own {list} decides ({found} listed); the number is not compared with the published one"
             ));
         };
-        let from = match &self.source {
-            ListSource::Content { folder } => folder,
-            ListSource::Own { list } | ListSource::Names { list } => list,
-        };
+        let from = self.source.name();
         let (difference, reason) = match found.cmp(&published) {
             std::cmp::Ordering::Equal => return None,
             std::cmp::Ordering::Less => (
@@ -148,27 +145,37 @@ impl PairedSet {
     ///
     /// `train.txt` and `val.txt` in the folder win (one `image target` a line, one space, relative
     /// to the folder). Without them ADE20K and LoveDA are everything in their folders and Pascal
-    /// VOC what `ImageSets/Segmentation/{trainaug,val}.txt` name; NYUv2 and KITTI need the lists.
+    /// VOC what `ImageSets/Segmentation/{trainaug,val}.txt` name, if both are there; NYUv2 and KITTI
+    /// need the lists, or the published ones of [`open_with`](Self::open_with).
     ///
     /// # Errors
     ///
     /// [`DenseError`]; a pair of which a file is missing is one.
     pub fn open(dataset: &Dataset, root: &Path) -> Result<Self, DenseError> {
+        Self::open_with(dataset, root, None)
+    }
+
+    /// [`open`](Self::open), with the published lists for the folders that need them, which
+    /// [`list_kind`](super::list_kind) tells. VOC's masks are taken from `SegmentationClassAug`
+    /// where there is such a folder, also by the published lists, which name `SegmentationClass`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        dataset: &Dataset,
+        root: &Path,
+        pinned: Option<&PinnedLists>,
+    ) -> Result<Self, DenseError> {
         if !root.is_dir() {
             return Err(DataError::RootMissing { root: root.to_owned() }.into());
         }
         if dataset.depth.is_none() && dataset.labels.is_none() {
             return Err(DenseError::NotPaired { dataset: dataset.name.clone() });
         }
-        let own = find::has_own_lists(root)?;
-        let open = |split| {
-            let listed = if own {
-                find::own_list(root, split)
-            } else {
-                find::published(dataset, root, split)
-            };
-            PairSplit::new(root, split, listed?)
-        };
+        let kind = find::list_kind(dataset, root)?;
+        let open =
+            |split| PairSplit::new(root, split, find::listed(dataset, root, split, kind, pinned)?);
         Ok(Self { train: open("train")?, val: open("val")? })
     }
 
@@ -206,12 +213,12 @@ impl PairedSet {
     }
 
     /// Counts found (before [`take`](Self::take)) by split, beside the published ones unless the
-    /// folder's own lists decided.
+    /// folder's own lists decided, and what decided.
     pub fn records(&self, dataset: &Dataset) -> BTreeMap<String, SplitRecord> {
         [&self.train, &self.val]
             .map(|split| {
-                let published = split.published(dataset);
-                (split.split.to_owned(), SplitRecord { found: split.found, published })
+                let (published, list) = (split.published(dataset), Some(split.source.record()));
+                (split.split.to_owned(), SplitRecord { found: split.found, published, list })
             })
             .into()
     }

@@ -14,6 +14,7 @@ mod png;
 mod prepare;
 mod resize;
 
+use std::io::Read;
 use std::path::Path;
 
 use ndarray::{Array2, Array3};
@@ -21,6 +22,7 @@ use ndarray::{Array2, Array3};
 pub use error::{Format, ImageError, MAX_PIXELS};
 pub use prepare::{center_crop, normalise_into, prepare, shorter_side};
 pub use resize::resize;
+pub(crate) use resize::{Region, resize_region};
 
 /// Decodes a JPEG or PNG file to RGB, `[H, W, 3]`. The format is told from the content, not from
 /// the file's name.
@@ -55,6 +57,22 @@ pub fn decode_gray16(path: &Path) -> Result<Array2<u16>, ImageError> {
 pub fn decode_mask(path: &Path) -> Result<Array2<u8>, ImageError> {
     png::mask(png_bytes(&read(path)?, path)?, path)
 }
+
+/// Height and width of a PNG, from its header.
+///
+/// # Errors
+/// As [`decode`], where the header tells.
+pub fn png_size(path: &Path) -> Result<(usize, usize), ImageError> {
+    let io = |source| ImageError::Io { path: path.to_owned(), source };
+    let mut head = Vec::with_capacity(HEAD);
+    std::fs::File::open(path)
+        .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
+        .map_err(io)?;
+    png::size(png_bytes(&head, path)?, path)
+}
+
+/// Enough of a PNG for its signature and header chunk.
+const HEAD: usize = 64;
 
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|source| ImageError::Io { path: path.to_owned(), source })

@@ -74,6 +74,14 @@ pub fn gray16(bytes: &[u8], path: &Path) -> Result<Array2<u16>, ImageError> {
         .map_err(|error| corrupt(path, error.to_string()))
 }
 
+/// Height and width, from the first bytes of a PNG.
+pub fn size(head: &[u8], path: &Path) -> Result<(usize, usize), ImageError> {
+    let mut decoder = Decoder::new(Cursor::new(head));
+    let header = decoder.read_header_info().map_err(|error| failure(error, head.len(), path))?;
+    ImageError::check_size(header.width, header.height, path)?;
+    Ok((header.height as usize, header.width as usize))
+}
+
 /// The stored values of an 8-bit grey PNG or the indices of a palette PNG, `[H, W]`.
 pub fn mask(bytes: &[u8], path: &Path) -> Result<Array2<u8>, ImageError> {
     let stored = Stored::read(bytes, path)?;

@@ -16,7 +16,7 @@ const LANES: usize = 32;
 
 /// Part of a resized image, in its pixels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Region {
+pub(crate) struct Region {
     pub top: usize,
     pub left: usize,
     pub height: usize,
@@ -31,7 +31,7 @@ pub fn resize(image: ArrayView3<'_, u8>, height: usize, width: usize) -> Array3<
 
 /// The pixels of `region` of `resize(image, height, width)`, and the work for those alone. The
 /// region lies inside.
-pub(super) fn resize_region(
+pub(crate) fn resize_region(
     image: ArrayView3<'_, u8>,
     height: usize,
     width: usize,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use heads::dense::assemble;
+use schema::{DenseProtocol, HeadStage};
 
 use crate::backbone::{Backbone, BackboneError, Wanted};
 use crate::run::RunError;
@@ -12,8 +13,8 @@ use crate::run::RunError;
 pub(super) struct Encoder<'a> {
     pub(super) backbone: &'a dyn Backbone,
     pub(super) device: &'a Device,
-    /// Union of the probes' taps, ascending.
-    pub(super) blocks: Vec<usize>,
+    /// Union of the probes' taps, with the type that keeps all a probe sees of them.
+    pub(super) blocks: BTreeMap<usize, DType>,
     /// Whether the summary mean is joined to each patch.
     pub(super) summary: bool,
     /// Images in one pass.
@@ -25,35 +26,112 @@ pub(super) struct Encoder<'a> {
 /// Head inputs `[B, 2D, h, w]` by block.
 pub(super) type Taps = BTreeMap<usize, Tensor>;
 
-impl Encoder<'_> {
+/// Tokens of one tap, after the final norm.
+#[derive(Clone)]
+pub(super) struct Tokens {
+    /// `[B, h w, D]`, row-major over the grid.
+    pub(super) patches: Tensor,
+    /// `[B, S, D]`.
+    pub(super) summary: Option<Tensor>,
+    /// `(h, w)`.
+    pub(super) grid: (usize, usize),
+}
+
+/// Tokens by block.
+pub(super) type TokensByBlock = BTreeMap<usize, Tokens>;
+
+impl<'a> Encoder<'a> {
+    /// The encoder of probes that share a stream; `dtype` is their autocast type.
+    pub(super) fn of<'p>(
+        backbone: &'a dyn Backbone,
+        device: &'a Device,
+        dtype: DType,
+        micro_batch: usize,
+        protocols: impl Iterator<Item = &'p DenseProtocol>,
+    ) -> Self {
+        let mut encoder = Self {
+            backbone,
+            device,
+            blocks: BTreeMap::new(),
+            summary: false,
+            micro_batch,
+            side: 0,
+        };
+        for protocol in protocols {
+            // Batch norm reads f32; a DPT's first convolutions round what they read.
+            let sees = match protocol.head {
+                HeadStage::Linear { .. } => DType::F32,
+                HeadStage::Dpt { .. } => dtype,
+            };
+            for &block in &protocol.feature.blocks {
+                let kept = encoder.blocks.entry(block).or_insert(sees);
+                if sees == DType::F32 {
+                    *kept = sees;
+                }
+            }
+            encoder.summary |= protocol.feature.summary;
+            encoder.side = protocol.sample.crop;
+        }
+        encoder
+    }
+
     /// Encodes normalised images, each `[3, side, side]`, in passes of `micro_batch`.
     pub(super) fn encode(&self, images: &[Vec<f32>]) -> Result<Taps, RunError> {
         let mut parts: BTreeMap<usize, Vec<Tensor>> = BTreeMap::new();
         for images in images.chunks(self.micro_batch) {
-            for (block, tap) in self.pass(images)? {
-                parts.entry(block).or_default().push(tap);
+            for (block, tokens) in self.tokens(images)? {
+                parts.entry(block).or_default().push(tokens.tap()?);
             }
         }
-        let join = |(block, parts): (usize, Vec<Tensor>)| match parts.as_slice() {
-            [one] => Ok((block, one.clone())),
-            many => Ok((block, Tensor::cat(many, 0).map_err(BackboneError::Candle)?)),
-        };
-        parts.into_iter().map(join).collect()
+        parts.into_iter().map(|(block, parts)| Ok((block, joined(&parts)?))).collect()
     }
 
-    fn pass(&self, images: &[Vec<f32>]) -> Result<Vec<(usize, Tensor)>, RunError> {
+    /// Encodes images, each `[3, side, side]`, in one pass.
+    pub(super) fn tokens(&self, images: &[Vec<f32>]) -> Result<TokensByBlock, RunError> {
         let shape = (images.len(), 3, self.side, self.side);
         let images = Tensor::from_vec(images.concat(), shape, self.device);
         let images = images.map_err(BackboneError::Candle)?;
         let wanted = Wanted { patches_norm: true, summary_norm: self.summary, ..Wanted::default() };
-        let taps = self.backbone.forward(&images, &self.blocks, wanted)?;
-        let assembled = taps.into_iter().map(|tap| {
-            let (Some(patches), Some(grid)) = (&tap.patches_norm, tap.grid) else {
+        let blocks: Vec<usize> = self.blocks.keys().copied().collect();
+        let taps = self.backbone.forward(&images, &blocks, wanted)?;
+        let tokens = taps.into_iter().map(|tap| {
+            let (Some(patches), Some(grid)) = (tap.patches_norm, tap.grid) else {
                 return Err(BackboneError::NoTokens("patch tokens".to_owned()).into());
             };
-            Ok((tap.block, assemble(patches, tap.summary_norm.as_ref(), grid)?))
+            Ok((tap.block, Tokens { patches, summary: tap.summary_norm, grid }))
         });
-        assembled.collect()
+        tokens.collect()
+    }
+}
+
+impl Tokens {
+    /// A head's input `[B, 2D, h, w]`.
+    pub(super) fn tap(&self) -> Result<Tensor, RunError> {
+        Ok(assemble(&self.patches, self.summary.as_ref(), self.grid)?)
+    }
+
+    /// The tokens of `len` images from `start` on, on `device`.
+    pub(super) fn part(&self, start: usize, len: usize, device: &Device) -> Result<Self, RunError> {
+        let part = |x: &Tensor| x.narrow(0, start, len)?.to_device(device);
+        let patches = part(&self.patches).map_err(BackboneError::Candle)?;
+        let summary = self.summary.as_ref().map(part).transpose().map_err(BackboneError::Candle)?;
+        Ok(Self { patches, summary, grid: self.grid })
+    }
+
+    /// The tokens of several passes as one.
+    pub(super) fn join(parts: &[Self]) -> Result<Option<Self>, RunError> {
+        let Some(first) = parts.first() else { return Ok(None) };
+        let patches: Vec<Tensor> = parts.iter().map(|part| part.patches.clone()).collect();
+        let summary: Vec<Tensor> = parts.iter().filter_map(|part| part.summary.clone()).collect();
+        let summary = if summary.is_empty() { None } else { Some(joined(&summary)?) };
+        Ok(Some(Self { patches: joined(&patches)?, summary, grid: first.grid }))
+    }
+}
+
+fn joined(parts: &[Tensor]) -> Result<Tensor, RunError> {
+    match parts {
+        [one] => Ok(one.clone()),
+        many => Ok(Tensor::cat(many, 0).map_err(BackboneError::Candle)?),
     }
 }
 

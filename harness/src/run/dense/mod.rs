@@ -7,30 +7,49 @@
 mod checkpoint;
 mod evaluate;
 mod features;
+#[cfg(test)]
+mod golden;
+mod kept;
+mod pictures;
 mod protocol;
+mod runner;
+mod score;
+#[cfg(test)]
+mod tests;
 mod train;
+mod windows;
 
 use std::path::Path;
+use std::time::Duration;
 
 use schema::{
-    BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, MetricValue,
-    Protocol, RunPlan, Selection, Stages, TaskHead,
+    BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, ListKind,
+    MetricValue, Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead,
 };
 use tasks::data::{Dataset, Registry};
-use tasks::dense::{PairedSet, TargetForm, steps_per_epoch};
+use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
 
 use super::RunError;
-use super::session::{Measured, Request};
+use super::memory::{BatchSize, EncoderSize, ProbeSize};
+use super::session::{Host, Measured, Request};
+use crate::lists::{self, ListOptions};
+use crate::locate;
+use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
-pub(super) use train::{Stream, Trained, run};
+pub(super) use checkpoint::clear;
+pub(super) use kept::Cache;
+pub(super) use runner::Trained;
+pub(super) use train::{Stream, run};
 
 /// A data set ready to train on.
 pub(super) struct Opened {
     pub(super) dataset: Dataset,
-    /// The samples, cut to `--limit`.
+    /// The samples, cut to `--limit`,
     pub(super) set: PairedSet,
+    /// where that leaves any out.
+    pub(super) limit: Option<usize>,
     pub(super) form: TargetForm,
     pub(super) record: DataRecord,
     /// What a reader of the numbers must know of the data.
@@ -43,7 +62,7 @@ pub(super) struct Opened {
 pub(super) fn best(curve: &[EpochRecord]) -> Option<usize> {
     let primary = |line: &EpochRecord| {
         let rmse = line.metrics.get("rmse").map(|rmse| -rmse);
-        rmse.or_else(|| line.metrics.get("miou").copied())
+        rmse.or_else(|| line.metrics.get("miou").copied()).filter(|value| value.is_finite())
     };
     let validated = curve.iter().enumerate().filter_map(|(at, line)| Some((at, primary(line)?)));
     let better = |best: (usize, f64), next: (usize, f64)| if next.1 > best.1 { next } else { best };
@@ -69,6 +88,7 @@ pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
     all.extend(of(&curve[best], Selection::Best));
     for name in last.metrics.keys().filter(|name| !name.contains('/')) {
         let values = curve.iter().filter_map(|line| line.metrics.get(name).copied());
+        let values = values.filter(|value| value.is_finite());
         let up = schema::describe(name).is_some_and(|d| d.direction == Direction::Up);
         let best = values.reduce(|a, b| if (b > a) == up && b != a { b } else { a });
         all.extend(best.map(|x| value(name, x, Selection::BestEach)));
@@ -76,13 +96,26 @@ pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
     all
 }
 
-/// Lists the data, settles how its targets are stored, and cuts it to `limit` samples a split.
-pub(super) fn open(name: &str, root: &Path, request: &Request) -> Result<Opened, RunError> {
+/// Lists the data (fetching the published lists where those decide and are not kept yet), settles
+/// how its targets are stored, and cuts it to `limit` samples a split.
+pub(super) fn open(
+    name: &str,
+    root: &Path,
+    request: &Request,
+    reporter: &Reporter,
+) -> Result<Opened, RunError> {
     let registry = Registry::builtin()?;
     let Some(dataset) = registry.get(name) else {
         return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
     };
-    let set = PairedSet::open(dataset, root)?;
+    let pinned = match list_kind(dataset, root)? {
+        ListKind::Pinned => {
+            let options = ListOptions::from_env(request.offline);
+            lists::obtain(dataset, &locate::cache(), &options, reporter)?
+        }
+        _ => None,
+    };
+    let set = PairedSet::open_with(dataset, root, pinned.as_ref())?;
     let form = set.target_form(dataset, request.labels)?;
     let sample = tasks::sample::is_sample(root).is_some();
     let mut splits = set.records(dataset);
@@ -95,40 +128,44 @@ pub(super) fn open(name: &str, root: &Path, request: &Request) -> Result<Opened,
         fingerprint: set.fingerprint(),
         splits,
         classes: dataset.classes.unwrap_or(0),
+        labels: match form {
+            TargetForm::Labels { form, .. } => Some(form.name().to_owned()),
+            TargetForm::Depth { .. } => None,
+        },
         sample,
     };
     let notes = if sample { Vec::new() } else { set.notes(dataset) };
-    let set = match request.limit {
+    let larger = |limit: &usize| *limit < set.train.pairs().len().max(set.val.pairs().len());
+    let limit = request.limit.filter(larger);
+    let set = match limit {
         Some(limit) => set.take(limit, request.seed),
         None => set,
     };
     let stream_seed = request.seed;
-    Ok(Opened { dataset: dataset.clone(), set, form, record, notes, stream_seed })
+    Ok(Opened { dataset: dataset.clone(), set, limit, form, record, notes, stream_seed })
 }
 
 /// Resolves the protocol of one head for one backbone on one copy of the data.
 pub(super) fn plan(
-    request: &Request,
+    host: &Host<'_>,
     task: &TaskHead,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
-    (dtype, standard_dtype): (&str, &str),
 ) -> Result<RunPlan, RunError> {
+    let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
     let changes = protocol::Changes {
         base: request.protocol.clone(),
         epochs: request.epochs,
-        limit: request.limit,
+        limit: data.limit,
     };
-    let (mut name, stages) = protocol::protocol(
-        &data.dataset,
-        &task.head,
-        backbone,
-        &resolved.preparation,
-        resolved.architecture.dimensions().summary_tokens > 0,
-        dtype,
-        &changes,
-    );
+    let dimensions = resolved.architecture.dimensions();
+    let of = |head: &str| {
+        let summary = dimensions.summary_tokens > 0;
+        let preparation = &resolved.preparation;
+        protocol::protocol(&data.dataset, head, backbone, preparation, summary, dtype, &changes)
+    };
+    let (mut name, stages) = of(&task.head);
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
@@ -148,6 +185,16 @@ pub(super) fn plan(
             batch: training.groups * training.group_size,
         });
     }
+    let micro_batch = match host.batch_size() {
+        BatchSize::Images(images) => images,
+        // What a DPT takes, whichever the head: heads that share a stream have one size.
+        BatchSize::Auto => {
+            let side = stages.sample.crop;
+            let encoder = EncoderSize::of(backbone, &dimensions, side, host.dtype);
+            ProbeSize::of(&of("dpt").1, backbone, &encoder, host.dtype)
+                .images(&encoder, host.memory)
+        }
+    };
     let protocol = Protocol { name, stages: Stages::Dense(stages) };
     Ok(RunPlan {
         task: task.clone(),
@@ -158,24 +205,47 @@ pub(super) fn plan(
         seed: request.seed,
         skip_bad_images: false,
         head_weights,
-        micro_batch: request.batch_size,
+        micro_batch,
     })
 }
 
 /// A finished probe's numbers.
 pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
-    let Trained { curve, rows, spent } = trained;
+    let Trained { curve, rows, spent, changes } = trained;
     let seconds = [("encode", spent.encode), ("train", spent.train), ("validate", spent.validate)];
+    let left_out = left_out(&curve, &rows);
     Measured {
         metrics: metrics(&curve),
         curve,
         rows,
-        seconds: seconds.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).into(),
+        seconds: seconds.map(|(name, seconds)| (name.to_owned(), seconds)).into(),
         encoded: spent.images,
-        encoding: spent.encode,
+        encoding: Duration::from_secs_f64(spent.encode),
         skipped: Vec::new(),
-        warnings: data.notes.clone(),
+        warnings: data.notes.iter().cloned().chain(changes).chain(left_out).collect(),
     }
+}
+
+/// What was read and does not count for want of a valid pixel, a sentence each.
+fn left_out(curve: &[EpochRecord], rows: &SampleRows) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let groups: usize = curve.iter().map(|line| line.skipped_groups).sum();
+    if groups > 0 && curve.iter().all(|line| line.loss.is_none()) {
+        sentences.push("no training batch has a valid pixel: the head was not trained".to_owned());
+    } else if groups > 0 {
+        sentences
+            .push(format!("loss groups without a valid pixel, left out of training: {groups}"));
+    }
+    if let SampleRows::Depth(rows) = rows {
+        let images = rows.iter().filter(|row| row.metrics.is_none()).count();
+        if images > 0 {
+            let all = rows.len();
+            sentences.push(format!(
+                "validation images with too few valid pixels, not counted: {images} of {all}"
+            ));
+        }
+    }
+    sentences
 }
 
 fn head_hash(path: &Path) -> Result<Fingerprint, RunError> {

@@ -4,20 +4,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use heads::dense::{
-    Architecture, Expected, HeadConfig, HeadError, HeadKind, Probe, StepReport, Targets,
-    initialise, load,
-};
+use heads::dense::{HeadError, Targets};
 use results::RunDir;
-use schema::{DenseProtocol, EpochRecord, HeadStage, RunPlan, SampleRows};
+use schema::{DenseProtocol, RunPlan};
 use tasks::dense::{self, DenseError, Draws, EpochOrder, Target, normalise_into, train_sample};
-use tasks::random;
 
-use super::checkpoint::{self, Progress};
-use super::evaluate::{Validation, validate};
+use super::Opened;
+use super::evaluate::Validator;
 use super::features::{Encoder, Taps, taps_of};
-use super::{Opened, steps};
+use super::kept::{Cache, Kept};
+use super::pictures;
+use super::runner::{Runner, Trained};
+use super::score::Validation;
+use super::windows::Windows;
 use crate::backbone::{Backbone, BackboneError};
+use crate::device;
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::run::RunError;
@@ -32,192 +33,115 @@ pub(in crate::run) struct Stream<'a> {
     pub(in crate::run) device: &'a Device,
     pub(in crate::run) dtype: DType,
     pub(in crate::run) data: &'a Opened,
+    /// Images that go through the encoder, and through a head that allows it, at a time.
     pub(in crate::run) micro_batch: usize,
     pub(in crate::run) workers: usize,
     pub(in crate::run) head_weights: Option<&'a Path>,
+    /// Where validation tokens are kept, and in how many bytes at most.
+    pub(in crate::run) cache: Cache<'a>,
+    /// How many validation images are pictured.
+    pub(in crate::run) pictures: usize,
     pub(in crate::run) reporter: &'a Reporter,
 }
 
-/// Seconds of this process, by stage; shared stages count for every probe of the stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::run) struct Spent {
-    pub(in crate::run) encode: Duration,
-    pub(in crate::run) train: Duration,
-    pub(in crate::run) validate: Duration,
-    pub(in crate::run) images: u64,
+/// What every validation of a stream reads.
+struct Ground<'a> {
+    windows: Windows,
+    kept: Option<Kept<'a>>,
+    pictured: Vec<usize>,
 }
 
-/// What a probe's run came to.
-pub(in crate::run) struct Trained {
-    pub(in crate::run) curve: Vec<EpochRecord>,
-    pub(in crate::run) rows: SampleRows,
-    pub(in crate::run) spent: Spent,
+/// A probe's place in a stream: its run, or why it left.
+struct Slot<'a> {
+    dir: &'a RunDir,
+    runner: Result<Runner<'a>, RunError>,
 }
 
-/// One probe's run in a stream.
-struct Runner<'a> {
-    protocol: &'a DenseProtocol,
-    folder: &'a Path,
-    probe: Probe,
-    progress: Progress,
-    /// Steps of one epoch.
-    epoch: u64,
-    rows: Option<SampleRows>,
-    spent: Spent,
+impl<'a> Slot<'a> {
+    fn live(&self) -> Option<&Runner<'a>> {
+        self.runner.as_ref().ok()
+    }
+
+    fn live_mut(&mut self) -> Option<&mut Runner<'a>> {
+        self.runner.as_mut().ok()
+    }
+
+    /// The probe leaves; the others go on.
+    fn leave(&mut self, error: RunError) {
+        note(self.dir, &error);
+        self.runner = Err(error);
+    }
 }
 
-type Slot<'a> = Result<Runner<'a>, RunError>;
+/// Says in a run's folder why it failed, as soon as it did: what ends the stream later may be a kill.
+fn note(dir: &RunDir, error: &RunError) {
+    if !error.leaves_no_note() {
+        // Noted again, with its own errors, when the stream has ended.
+        let _ = dir.fail(&error.to_string());
+    }
+}
 
-/// Trains and validates one probe for each plan, all on one stream; one result a plan, in order. An
-/// interruption ends all of them, with their checkpoints written.
+/// Trains and validates one probe for each plan, all on one stream; one result a plan, in order. What
+/// ends the stream ends every probe that is not done, with its checkpoint written.
 pub(in crate::run) fn run(
     stream: &Stream<'_>,
     plans: &[(&RunPlan, &DenseProtocol, &RunDir)],
-) -> Result<Vec<Result<Trained, RunError>>, RunError> {
-    let mut slots: Vec<Slot<'_>> =
-        plans.iter().map(|(plan, protocol, dir)| stream.start(plan, protocol, dir)).collect();
-    let worked = stream.work(&mut slots);
-    if matches!(worked, Err(RunError::Interrupted)) {
-        slots.iter_mut().flatten().try_for_each(Runner::checkpoint)?;
-    }
-    worked?;
-    Ok(slots.into_iter().map(|slot| slot.and_then(Runner::finish)).collect())
+) -> Vec<Result<Trained, RunError>> {
+    let start = |&(plan, protocol, dir): &(_, _, _)| {
+        let runner = Runner::start(stream, plan, protocol, dir);
+        runner.as_ref().map_or_else(|error| note(dir, error), |_| ());
+        Slot { dir, runner }
+    };
+    let mut slots: Vec<Slot<'_>> = plans.iter().map(start).collect();
+    let worked = stream.ground(plans, &slots).and_then(|ground| stream.work(&ground, &mut slots));
+    let mut ended = worked.err();
+    let interrupted = matches!(ended, Some(RunError::Interrupted));
+    let why = ended.as_ref().map(ToString::to_string).unwrap_or_default();
+    let results = slots.into_iter().map(|slot| {
+        let mut runner = slot.runner?;
+        if runner.done() && runner.rows.is_some() {
+            return runner.finish(stream);
+        }
+        runner.checkpoint()?;
+        Err(match ended.take() {
+            Some(error) if !interrupted => error,
+            _ if interrupted => RunError::Interrupted,
+            _ => RunError::Stream(why.clone()),
+        })
+    });
+    results.collect()
 }
 
-impl<'a> Runner<'a> {
-    fn total(&self) -> u64 {
-        self.protocol.training.epochs as u64 * self.epoch
-    }
-
-    /// Whether the steps of an epoch (or of none, for a head that is not trained) are done and its
-    /// line of the curve is not.
-    fn closes(&self) -> bool {
-        let lines = self.progress.curve.len() as u64;
-        match self.total() {
-            0 => lines == 0,
-            _ => self.progress.step == (lines + 1) * self.epoch,
-        }
-    }
-
-    fn done(&self) -> bool {
-        self.progress.step == self.total() && !self.closes()
-    }
-
-    fn validates(&self) -> bool {
-        let epochs = self.protocol.training.epochs;
-        let next = self.progress.curve.len() + 1;
-        epochs == 0 || next == epochs || next.is_multiple_of(self.protocol.evaluation.every.max(1))
-    }
-
-    fn note(&mut self, report: &StepReport) {
-        self.progress.step += 1;
-        self.progress.skipped_groups += report.skipped_groups.len();
-        if let Some(loss) = report.loss {
-            let (sum, count) = self.progress.losses;
-            self.progress.losses = (sum + loss, count + 1);
-        }
-    }
-
-    /// Ends an epoch: its line of the curve, the best head so far, a checkpoint.
-    fn close(&mut self, validation: Option<Validation>) -> Result<(), RunError> {
-        let (sum, count) = std::mem::replace(&mut self.progress.losses, (0.0, 0));
-        let trained = self.total() > 0;
-        let mut line = EpochRecord {
-            epoch: if trained { self.progress.curve.len() + 1 } else { 0 },
-            loss: (count > 0).then(|| sum / count as f64),
-            skipped_groups: std::mem::take(&mut self.progress.skipped_groups),
-            ..EpochRecord::default()
-        };
-        if let Some(Validation { metrics, rows }) = validation {
-            line.metrics = metrics;
-            self.rows = Some(rows);
-        }
-        self.progress.curve.push(line);
-        let newest = self.progress.curve.len() - 1;
-        if trained && super::best(&self.progress.curve) == Some(newest) {
-            let head = self.probe.head().tensors()?;
-            checkpoint::write_head(&self.folder.join("best.safetensors"), &head)?;
-        }
-        self.checkpoint()
-    }
-
-    fn checkpoint(&mut self) -> Result<(), RunError> {
-        if self.total() == 0 {
-            return Ok(());
-        }
-        Ok(checkpoint::write(self.folder, &self.probe.state()?, &mut self.progress)?)
-    }
-
-    fn finish(self) -> Result<Trained, RunError> {
-        let head = self.probe.head().tensors()?;
-        checkpoint::write_head(&self.folder.join("head.safetensors"), &head)?;
-        checkpoint::clear(self.folder)?;
-        let rows = self.rows.ok_or(RunError::Interrupted)?;
-        Ok(Trained { curve: self.progress.curve, rows, spent: self.spent })
-    }
-}
-
-impl Stream<'_> {
-    /// A probe at its newest checkpoint, or new.
-    fn start<'a>(
+impl<'s> Stream<'s> {
+    fn ground(
         &self,
-        plan: &'a RunPlan,
-        protocol: &'a DenseProtocol,
-        dir: &'a RunDir,
-    ) -> Result<Runner<'a>, RunError> {
-        let epoch = steps(protocol, self.data.set.train.pairs().len()) as u64;
-        let total = protocol.training.epochs as u64 * epoch;
-        let joined = if protocol.feature.summary { 2 } else { 1 };
-        let width = joined * plan.backbone.width;
-        let architecture = Architecture::from(&protocol.head);
-        let outputs = heads::dense::outputs(&protocol.objective);
-        let head = match self.head_weights {
-            Some(file) => {
-                let kind = match protocol.head {
-                    HeadStage::Linear { .. } => HeadKind::Linear,
-                    HeadStage::Dpt { .. } => HeadKind::Dpt,
-                };
-                load(file, Expected { kind, width, outputs }, self.dtype, self.device)?
-            }
-            None => {
-                let tag = format!("head/{}", plan.task.head);
-                let draws = random::Stream::tagged(plan.seed, &tag);
-                let mut draw = |tensor: usize, element: usize| {
-                    draws.uniform([element as u32, (element >> 32) as u32, tensor as u32, 0])
-                };
-                let config = HeadConfig { architecture, width, outputs };
-                initialise(&config, self.dtype, self.device, &mut draw)?
-            }
+        plans: &[(&RunPlan, &DenseProtocol, &RunDir)],
+        slots: &[Slot<'_>],
+    ) -> Result<Ground<'s>, RunError> {
+        let live = || slots.iter().filter_map(Slot::live);
+        let protocols = live().map(|runner| runner.protocol);
+        let encoder = self.encoder(protocols);
+        let pictured = pictures::places(self.pictures, self.data.set.val.pairs().len());
+        let (plan, protocol) = match plans.first() {
+            Some((plan, protocol, _)) => (plan, protocol),
+            None => return Ok(Ground { windows: Windows::none(), kept: None, pictured }),
         };
-        let mut probe = Probe::new(head, protocol.objective.clone(), &protocol.training, total)?;
-        let key = plan.key();
-        let mut progress = Progress {
-            key: key.clone(),
-            step: 0,
-            losses: (0.0, 0),
-            skipped_groups: 0,
-            curve: Vec::new(),
-            tensors: key.clone(),
-        };
-        if let Some((found, state)) = checkpoint::newest(dir.folder(), &key)? {
-            probe.load_state(state)?;
-            let label = format!("{} {}", plan.task, plan.backbone.name);
-            self.reporter.say(format!("{label}: continues at step {} of {total}", found.step));
-            progress = found;
-        }
-        let spent = Spent::default();
-        Ok(Runner { protocol, folder: dir.folder(), probe, progress, epoch, rows: None, spent })
+        let (sample, evaluation) = (&protocol.sample, &protocol.evaluation);
+        let windows = Windows::of(self.data, sample, evaluation, self.micro_batch)?;
+        let left = live().map(Runner::validations).max().unwrap_or(0);
+        let kept = self.cache.open(self, (plan, protocol), &windows, &encoder, left)?;
+        Ok(Ground { windows, kept, pictured })
     }
 
     /// Steps and validates until every probe is done or has failed. A probe that is behind catches
     /// up first; the others wait for it.
-    fn work(&self, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
+    fn work(&self, ground: &Ground<'_>, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
         loop {
-            if slots.iter().flatten().any(Runner::closes) {
-                self.close(slots)?;
+            if slots.iter().filter_map(Slot::live).any(Runner::closes) {
+                self.close(ground, slots)?;
                 continue;
             }
-            let waiting = slots.iter().flatten().filter(|runner| !runner.done());
+            let waiting = slots.iter().filter_map(Slot::live).filter(|runner| !runner.done());
             let Some(runner) = waiting.min_by_key(|runner| runner.progress.step) else {
                 break;
             };
@@ -225,81 +149,83 @@ impl Stream<'_> {
             self.train(slots, from, (from / epoch + 1) * epoch)?;
         }
         // A run that was interrupted after its last epoch still needs its rows.
-        let lacking = |slot: &Slot<'_>| slot.as_ref().is_ok_and(|runner| runner.rows.is_none());
-        if slots.iter().any(lacking) {
-            let found = self.validate(slots, |runner| runner.rows.is_none())?;
-            for (slot, validation) in found {
-                if let Ok(runner) = &mut slots[slot] {
-                    runner.rows = Some(validation.rows);
-                }
+        for (at, validation) in self.validate(ground, slots, |runner| runner.rows.is_none())? {
+            if let Some(runner) = slots[at].live_mut() {
+                runner.take(validation);
             }
         }
         Ok(())
     }
 
     /// Closes the epoch of every probe that has reached its end, validating together.
-    fn close(&self, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
-        let mut found = self.validate(slots, |runner| runner.closes() && runner.validates())?;
+    fn close(&self, ground: &Ground<'_>, slots: &mut [Slot<'_>]) -> Result<(), RunError> {
+        let closing = |runner: &Runner<'_>| runner.closes() && runner.validates();
+        // A validation may take longer than the epoch.
+        let live = slots.iter_mut().filter_map(Slot::live_mut);
+        live.filter(|runner| closing(runner)).try_for_each(Runner::checkpoint)?;
+        let mut found = self.validate(ground, slots, closing)?;
         for (at, slot) in slots.iter_mut().enumerate() {
-            let Ok(runner) = slot else { continue };
-            if runner.closes() {
-                let validation = found.iter().position(|(slot, _)| *slot == at);
-                let validation = validation.map(|place| found.swap_remove(place).1);
-                runner.close(validation)?;
-            }
+            let Some(runner) = slot.live_mut().filter(|runner| runner.closes()) else { continue };
+            let validation = found.iter().position(|(place, _)| *place == at);
+            let validation = validation.map(|place| found.swap_remove(place).1);
+            runner.close(validation)?;
         }
         Ok(())
     }
 
-    /// Validates the probes that `wanted` picks, with one encoder pass over the windows.
+    /// Validates the probes that `wanted` picks, with one encoder pass over the windows. A probe that
+    /// fails leaves the stream.
     fn validate(
         &self,
+        ground: &Ground<'_>,
         slots: &mut [Slot<'_>],
         wanted: impl Fn(&Runner<'_>) -> bool,
     ) -> Result<Vec<(usize, Validation)>, RunError> {
         let began = Instant::now();
-        let picked: Vec<(usize, &Runner<'_>)> = slots
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| Some((at, slot.as_ref().ok().filter(|r| wanted(r))?)))
-            .collect();
-        if picked.is_empty() {
+        let live = slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.live()?)));
+        let (places, probes): (Vec<usize>, Vec<_>) = live
+            .filter(|(_, runner)| wanted(runner))
+            .map(|(at, runner)| (at, (&runner.probe, runner.protocol)))
+            .unzip();
+        if places.is_empty() {
             return Ok(Vec::new());
         }
-        let probes: Vec<_> = picked.iter().map(|(_, r)| (&r.probe, r.protocol)).collect();
         let encoder = self.encoder(probes.iter().map(|(_, protocol)| *protocol));
-        let found = validate(&encoder, self.data, &probes, self.workers, self.reporter)?;
-        let found: Vec<_> = picked.iter().map(|(at, _)| *at).zip(found).collect();
-        for (at, _) in &found {
-            if let Ok(runner) = &mut slots[*at] {
-                runner.spent.validate += began.elapsed();
+        let validator = Validator {
+            data: self.data,
+            windows: &ground.windows,
+            kept: ground.kept.as_ref(),
+            pictured: &ground.pictured,
+            workers: self.workers,
+            reporter: self.reporter,
+        };
+        let results = validator.validate(&encoder, &probes)?;
+        let mut found = Vec::new();
+        for (at, result) in places.into_iter().zip(results) {
+            match result {
+                Ok(validation) => found.push((at, validation)),
+                Err(error) => slots[at].leave(error),
+            }
+            if let Some(runner) = slots[at].live_mut() {
+                runner.progress.spent.validate += began.elapsed().as_secs_f64();
             }
         }
         Ok(found)
     }
 
-    fn encoder<'p>(&self, protocols: impl Iterator<Item = &'p DenseProtocol>) -> Encoder<'_> {
-        let protocols: Vec<&DenseProtocol> = protocols.collect();
-        let mut blocks: Vec<usize> =
-            protocols.iter().flat_map(|p| p.feature.blocks.iter().copied()).collect();
-        blocks.sort_unstable();
-        blocks.dedup();
-        Encoder {
-            backbone: self.backbone,
-            device: self.device,
-            blocks,
-            summary: protocols.iter().any(|p| p.feature.summary),
-            micro_batch: self.micro_batch,
-            side: protocols.first().map_or(0, |p| p.sample.crop),
-        }
+    /// What the last bits of a product belong to.
+    pub(super) fn environment(&self) -> String {
+        format!("{}, {} images at a time", device::kind(self.device), self.micro_batch)
+    }
+
+    fn encoder<'p>(&self, protocols: impl Iterator<Item = &'p DenseProtocol>) -> Encoder<'s> {
+        Encoder::of(self.backbone, self.device, self.dtype, self.micro_batch, protocols)
     }
 
     /// Steps `from..to`, within one epoch, for every probe that is at the step's index.
     fn train(&self, slots: &mut [Slot<'_>], from: u64, to: u64) -> Result<(), RunError> {
-        let Some((protocol, steps)) = slots.iter().flatten().next().map(|r| (r.protocol, r.epoch))
-        else {
-            return Ok(());
-        };
+        let first = slots.iter().find_map(Slot::live).map(|runner| (runner.protocol, runner.epoch));
+        let Some((protocol, steps)) = first else { return Ok(()) };
         let (sample, training) = (&protocol.sample, &protocol.training);
         let batch = training.groups * training.group_size;
         let epoch = (from / steps) as usize;
@@ -322,14 +248,15 @@ impl Stream<'_> {
             normalise_into(image.view(), self.data.form, sample, &mut pixels);
             Ok(Crop { pixels, target })
         };
-        let live = slots.iter().flatten().filter(|r| r.progress.step < to);
+        let live = slots.iter().filter_map(Slot::live).filter(|r| r.progress.step < to);
         let encoder = self.encoder(live.map(|r| r.protocol));
         let label = format!("{name} epoch {}/{}", epoch + 1, training.epochs);
         let bar = self.reporter.items(&label, steps * batch as u64, "images");
         let mut crops = Vec::with_capacity(batch);
         let mut written = Instant::now();
-        let take = |i: usize, crop: Result<Crop, DenseError>| -> Result<(), RunError> {
-            crops.push(crop?);
+        // An error, or none when no probe is left to take these steps.
+        let take = |i: usize, crop: Result<Crop, DenseError>| -> Result<(), Option<RunError>> {
+            crops.push(crop.map_err(RunError::from)?);
             if crops.len() < batch {
                 return Ok(());
             }
@@ -339,13 +266,21 @@ impl Stream<'_> {
                 files.iter().map(|&index| pairs[index].image.to_string()).collect()
             })?;
             self.show(&bar, slots, (step % steps + 1) * batch as u64);
+            let mut live = slots.iter_mut().filter_map(Slot::live_mut);
             if written.elapsed() > CHECKPOINT_EVERY {
-                slots.iter_mut().flatten().try_for_each(Runner::checkpoint)?;
+                live.try_for_each(Runner::checkpoint)?;
                 written = Instant::now();
             }
-            if interrupt::requested() { Err(RunError::Interrupted) } else { Ok(()) }
+            if interrupt::requested() {
+                return Err(Some(RunError::Interrupted));
+            }
+            let left = |slot: &Slot<'_>| slot.live().is_some_and(|r| r.progress.step == step + 1);
+            if slots.iter().any(left) { Ok(()) } else { Err(None) }
         };
-        ordered(0..indices.len(), self.workers, 2 * batch, make, take)
+        match ordered(0..indices.len(), self.workers, 2 * batch, make, take) {
+            Err(Some(error)) => Err(error),
+            Ok(()) | Err(None) => Ok(()),
+        }
     }
 
     /// One step of every probe that is at it. A probe that fails leaves the stream; the others go on.
@@ -362,26 +297,28 @@ impl Stream<'_> {
             crops.into_iter().map(|crop| (crop.pixels, crop.target)).unzip();
         let taps: Taps = encoder.encode(&pixels)?;
         let targets = self.targets(targets)?;
-        let encoding = began.elapsed();
+        self.device.synchronize().map_err(BackboneError::Candle)?;
+        let encoding = began.elapsed().as_secs_f64();
         for slot in slots.iter_mut() {
-            let Ok(runner) = slot else { continue };
-            if runner.progress.step != step || runner.done() {
-                continue;
-            }
+            let waits = |runner: &&mut Runner<'_>| runner.progress.step == step && !runner.done();
+            let Some(runner) = slot.live_mut().filter(waits) else { continue };
             let began = Instant::now();
             let taps = taps_of(&taps, &runner.protocol.feature.blocks);
-            match runner.probe.train_step(&taps, &targets) {
+            let failed = match runner.probe.train_step(&taps, &targets) {
                 Ok(report) => {
                     runner.note(&report);
-                    runner.spent.encode += encoding;
-                    runner.spent.train += began.elapsed();
-                    runner.spent.images += pixels.len() as u64;
+                    let spent = &mut runner.progress.spent;
+                    spent.encode += encoding;
+                    spent.train += began.elapsed().as_secs_f64();
+                    spent.images += pixels.len() as u64;
+                    continue;
                 }
                 Err(source @ HeadError::NonFinite { .. }) => {
-                    *slot = Err(RunError::Diverged { source, files: files() });
+                    RunError::Diverged { source, files: files() }
                 }
-                Err(error) => *slot = Err(error.into()),
-            }
+                Err(error) => error.into(),
+            };
+            slot.leave(failed);
         }
         Ok(())
     }
@@ -404,11 +341,8 @@ impl Stream<'_> {
     }
 
     fn show(&self, bar: &Bar, slots: &[Slot<'_>], done: u64) {
-        let losses = slots.iter().flatten().filter_map(|runner| {
-            let (sum, count) = runner.progress.losses;
-            (count > 0).then(|| format!("{:.4}", sum / count as f64))
-        });
-        bar.note(&losses.collect::<Vec<_>>().join(" "));
+        let notes = slots.iter().filter_map(Slot::live).filter_map(Runner::loss_and_rate);
+        bar.note(&notes.collect::<Vec<_>>().join(", "));
         bar.set(done);
     }
 }
