@@ -4,7 +4,7 @@
 
 Run it once with torch 1.13 and once with torch 2.x; the files of each are named after its major
 version. Writes tests/data/torch{1,2}/*.pth, expected.safetensors beside them (every tensor, contiguous)
-and, with torch 2.x, tests/data/demonstration_p{2..5}.pkl.
+and, with torch 2.x, tests/data/demonstration*.
 """
 
 import argparse
@@ -153,6 +153,34 @@ def reversed_order(source: pathlib.Path, to: pathlib.Path, words: dict[str, int]
             new.writestr(zipfile.ZipInfo(f"{folder}/{name}"), data)
 
 
+def demonstrations() -> None:
+    """Arrays as recordings of robots keep them, in both orders of memory and of bytes."""
+    generator = numpy.random.default_rng(0)
+    actions = generator.standard_normal((3, 2)).astype(numpy.float32)
+    episode = {
+        "images": generator.integers(0, 256, (3, 4, 4, 3), dtype=numpy.uint8),
+        "actions": actions,
+        "columns": numpy.asfortranarray(generator.standard_normal((2, 3, 4))),
+        "transposed": actions.T,
+        "big_endian": actions.astype(">f4"),
+        "steps": numpy.arange(-2, 4, dtype=numpy.int32),
+        "time": numpy.arange(3),
+        "action_codes": numpy.array([-1, 2], dtype=numpy.int8),
+        "done": numpy.array([False, True]),
+        "none": numpy.zeros((0, 3), dtype=numpy.float32),
+        "single": numpy.array(0.5),
+        "goal": numpy.float64(0.25),
+    }
+    infos = {"success": [False, False, True], "name": "reach", "objects": numpy.array(["a", None])}
+    for protocol in range(2, 6):
+        path = DATA / f"demonstration_p{protocol}.pkl"
+        path.write_bytes(pickle.dumps([{**episode, "env_infos": infos}, episode], protocol))
+    little = {n: numpy.ascontiguousarray(a).astype(a.dtype.newbyteorder("=")) for n, a in episode.items()}
+    # Of a scalar, numpy makes an array of one.
+    tensors = {n: torch.from_numpy(a).reshape(episode[n].shape) for n, a in little.items()}
+    save_expected(tensors, DATA / "demonstration.safetensors")
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     folder = DATA / f"torch{MAJOR}"
@@ -204,16 +232,7 @@ def main() -> None:
         save(small, folder / "no_checksums.pth", 2)
         config.save.compute_crc32 = True
 
-        generator = numpy.random.default_rng(0)
-        episode = {
-            "images": generator.integers(0, 256, (3, 4, 4, 3), dtype=numpy.uint8),
-            "actions": generator.standard_normal((3, 2)).astype(numpy.float32),
-            "rewards": numpy.array([0.0, 0.5, 1.0]),
-            "env_infos": {"success": [False, False, True], "goal": numpy.float64(0.25)},
-        }
-        for protocol in range(2, 6):
-            path = DATA / f"demonstration_p{protocol}.pkl"
-            path.write_bytes(pickle.dumps([episode, episode], protocol))
+        demonstrations()
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ pub(crate) struct Entry<'a> {
     pub crc: Option<u32>,
 }
 
-/// More entries than any checkpoint has.
-const MOST_ENTRIES: u64 = 1 << 18;
+/// More than any checkpoint has: entries, and bytes of the directory, names included.
+const MOST_ENTRIES: u64 = 1 << 17;
+const MOST_BYTES: usize = 16 << 20;
 
 const END: &[u8] = b"PK\x05\x06";
 const END64: &[u8] = b"PK\x06\x06";
@@ -71,7 +72,7 @@ fn has(bytes: &[u8], at: usize, signature: &[u8]) -> bool {
 pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Entry<'_>>, ArchiveError> {
     let (directory, count) = directory(bytes)?;
     let broken = ArchiveError::Directory;
-    if count > MOST_ENTRIES {
+    if count > MOST_ENTRIES || directory.len() > MOST_BYTES {
         return Err(broken("more entries than a checkpoint can have"));
     }
     let mut entries = Vec::new();

@@ -42,10 +42,10 @@ const MEMO: usize = 2 * (size_of::<(u32, Value)>() + 1);
 ///
 /// # Errors
 /// [`PickleError`] for anything but one whole pickle of protocol 2 to 5 within `limits` whose
-/// globals are all in `allowed`.
+/// globals are all on one of the lists of `allowed`.
 pub fn read<'a>(
     input: &'a [u8],
-    allowed: AllowList<'_>,
+    allowed: &[AllowList<'_>],
     limits: &Limits,
 ) -> Result<(Pickle<'a>, usize), PickleError> {
     let mut machine = Machine {
@@ -85,7 +85,7 @@ pub fn read<'a>(
 struct Machine<'a, 'l> {
     input: &'a [u8],
     at: usize,
-    allowed: AllowList<'l>,
+    allowed: &'l [AllowList<'l>],
     limits: &'l Limits,
     stack: Vec<Value<'a>>,
     /// Heights of the stack at which groups were begun.
@@ -396,7 +396,8 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn global(&mut self, module: &'a str, name: &'a str) -> Result<(), Fault> {
-        let listed = self.allowed.iter().any(|(m, names)| *m == module && names.contains(&name));
+        let mut lists = self.allowed.iter().copied().flatten();
+        let listed = lists.any(|(m, names)| *m == module && names.contains(&name));
         if !listed {
             return Err(Fault::Global { module: shown(module), name: shown(name) });
         }

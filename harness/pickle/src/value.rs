@@ -147,6 +147,13 @@ impl<'a> Pickle<'a> {
         }
     }
 
+    /// The value under a text key of a dict, as [`Pickle::pairs`]; of a key set twice the last holds.
+    pub fn get(&self, value: Value<'a>, key: &str) -> Option<Value<'a>> {
+        let pairs = self.pairs(value)?.iter().rev();
+        let mut under = pairs.filter(|(name, _)| matches!(name, Value::Str(name) if *name == key));
+        under.next().map(|(_, value)| *value)
+    }
+
     /// What to call a value in a message.
     pub fn kind(&self, value: Value<'a>) -> &'static str {
         kind(&self.nodes, value)

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// `storage` holds elements of `size` bytes; `first` and `strides` count elements. A view that is
 /// row-major already is borrowed. `None` where the view reaches outside the storage. An empty view
 /// may have any sizes beside its 0, so the caller does not ask for one.
-pub(super) fn gather<'s>(
+pub(crate) fn gather<'s>(
     storage: &'s [u8],
     size: usize,
     shape: &[usize],

@@ -1,11 +1,14 @@
-use crate::AllowList;
+use crate::{AllowList, PLAIN_DATA};
+
+/// Every name that a checkpoint may ask for.
+pub(super) const ALLOWED: &[AllowList<'static>] = &[TORCH, PLAIN_DATA];
 
 /// Names in checkpoints that hold data or say how tensors lie in storages.
 ///
 /// Nothing on the list is ever called; it says for which names a record of the call is enough to know
 /// what the file holds. The values beside the tensors (settings, counters, optimizer state) are read
 /// past.
-pub(super) const HARMLESS: AllowList<'static> = &[
+const TORCH: AllowList<'static> = &[
     (
         "torch._utils",
         &[
@@ -57,40 +60,10 @@ pub(super) const HARMLESS: AllowList<'static> = &[
     ("torch.storage", &["UntypedStorage"]),
     ("torch.nn.parameter", &["Parameter"]),
     ("torch.serialization", &["_get_layout"]),
-    ("collections", &["OrderedDict", "defaultdict", "Counter"]),
     ("argparse", &["Namespace"]),
     ("types", &["SimpleNamespace"]),
     ("pathlib", &["Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath"]),
     ("datetime", &["date", "datetime", "timedelta"]),
-    ("builtins", PLAIN),
-    ("__builtin__", PLAIN),
-    ("_codecs", &["encode"]),
-    ("numpy", &["dtype", "ndarray"]),
-    ("numpy.core.multiarray", &["_reconstruct", "scalar"]),
-    ("numpy._core.multiarray", &["_reconstruct", "scalar"]),
-    ("numpy.core.numeric", &["_frombuffer"]),
-    ("numpy._core.numeric", &["_frombuffer"]),
-];
-
-/// Builtin types of plain data.
-const PLAIN: &[&str] = &[
-    "bool",
-    "bytearray",
-    "bytes",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "long",
-    "range",
-    "set",
-    "slice",
-    "str",
-    "tuple",
-    "unicode",
-    "xrange",
 ];
 
 #[cfg(test)]
@@ -100,7 +73,7 @@ mod tests {
     #[test]
     fn every_storage_and_element_type_is_listed() {
         use super::super::ElementType;
-        let torch = HARMLESS.iter().find(|(module, _)| *module == "torch").unwrap().1;
+        let torch = TORCH.iter().find(|(module, _)| *module == "torch").unwrap().1;
         for class in torch.iter().filter(|name| name.ends_with("Storage")) {
             let element = ElementType::from_storage(class).unwrap();
             assert!(torch.contains(&element.name()), "{class}");

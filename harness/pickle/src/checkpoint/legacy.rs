@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Storage;
 use super::error::{CheckpointError, StorageFault};
-use super::globals::HARMLESS;
+use super::globals::ALLOWED;
 use super::tensor::storage;
 use crate::machine::{Limits, read};
 use crate::shown;
@@ -15,6 +15,11 @@ const MAGIC: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x1
 /// The only version of this layout.
 const VERSION: i64 = 1001;
 
+/// For the pickles beside the one that counts, so that all of them together stay bounded: a number
+/// or a dict of few, and the list of the storages' keys.
+const FEW: Limits = Limits { memory: 1 << 16, objects: 1 << 10, memo: 1 << 10, depth: 8 };
+const KEYS: Limits = Limits { memory: 24 << 20, objects: 1, memo: 1 << 18, depth: 1 };
+
 /// The pickled value of an older checkpoint, and where its storages lie.
 ///
 /// The bytes of storages are little-endian whatever machine wrote them.
@@ -23,26 +28,26 @@ pub(super) fn read_legacy<'a>(
     limits: &Limits,
 ) -> Result<(Pickle<'a>, BTreeMap<String, Storage>), CheckpointError> {
     let mut at = 0;
-    let mut next = || -> Result<Pickle<'a>, CheckpointError> {
-        let (pickle, length) = read(&bytes[at..], HARMLESS, limits).map_err(|mut error| {
+    let mut next = |limits: &Limits| -> Result<Pickle<'a>, CheckpointError> {
+        let (pickle, length) = read(&bytes[at..], ALLOWED, limits).map_err(|mut error| {
             error.offset += at;
             error
         })?;
         at += length;
         Ok(pickle)
     };
-    match next() {
+    match next(&FEW) {
         Ok(first) if first.root() == Value::Long(MAGIC) => {}
         _ => return Err(CheckpointError::NotACheckpoint),
     }
-    let version = next()?;
+    let version = next(&FEW)?;
     if version.root() != Value::Int(VERSION) {
         let found = version.kind(version.root());
         return Err(CheckpointError::Legacy { expected: "version 1001", found });
     }
-    next()?; // Byte order and sizes of types on the machine that wrote it.
-    let pickle = next()?;
-    let keys = next()?;
+    next(&FEW)?; // Byte order and sizes of types on the machine that wrote it.
+    let pickle = next(limits)?;
+    let keys = next(&KEYS)?;
     let keys = keys.list(keys.root()).ok_or_else(|| CheckpointError::Legacy {
         expected: "the list of storages",
         found: keys.kind(keys.root()),

@@ -6,10 +6,10 @@ use crate::value::{Pickle, Value};
 /// Entries that a training script puts its state dict under, tried in this order.
 const WRAPPERS: [&str; 3] = ["model", "state_dict", "module"];
 
-/// Dict entries walked through, and bytes of names made: dicts may be shared, and a few shared dicts
-/// can stand for very many names.
+/// Dict entries walked through, and bytes of names and tensors' descriptions made: dicts and tensors
+/// may be shared, so that a small file can stand for very many.
 const MOST_ENTRIES: usize = 1 << 18;
-const MOST_NAME_BYTES: usize = 16 << 20;
+const MOST_BYTES: usize = 32 << 20;
 
 /// Named tensors as the pickle describes them.
 pub(super) type Tensors<'a> = Vec<(String, Described<'a>)>;
@@ -24,10 +24,8 @@ pub(super) fn find<'a>(
 ) -> Result<(Option<&'static str>, Tensors<'a>), CheckpointError> {
     let top = pickle.pairs(pickle.root()).unwrap_or_default();
     for wrapper in WRAPPERS {
-        // Of a key that was set twice, the last one holds.
-        let under = top.iter().rev().find(|(key, _)| *key == Value::Str(wrapper));
-        if let Some((_, value)) = under {
-            let tensors = Walk::new(pickle, true).run(*value)?;
+        if let Some(value) = pickle.get(pickle.root(), wrapper) {
+            let tensors = Walk::new(pickle, true).run(value)?;
             if !tensors.is_empty() {
                 return Ok((Some(wrapper), tensors));
             }
@@ -50,13 +48,13 @@ struct Walk<'p, 'a> {
     pickle: &'p Pickle<'a>,
     nested: bool,
     entries: usize,
-    name_bytes: usize,
+    bytes: usize,
     found: Tensors<'a>,
 }
 
 impl<'p, 'a> Walk<'p, 'a> {
     fn new(pickle: &'p Pickle<'a>, nested: bool) -> Self {
-        Self { pickle, nested, entries: 0, name_bytes: 0, found: Vec::new() }
+        Self { pickle, nested, entries: 0, bytes: 0, found: Vec::new() }
     }
 
     fn run(mut self, root: Value<'a>) -> Result<Tensors<'a>, CheckpointError> {
@@ -91,8 +89,12 @@ impl<'p, 'a> Walk<'p, 'a> {
                     continue;
                 }
             };
-            self.name_bytes += prefix.len() + last.len();
-            within("bytes of names", self.name_bytes, MOST_NAME_BYTES)?;
+            let dimensions = match &tensor {
+                Some(Ok(tensor)) => size_of_val(tensor) + 2 * size_of_val(&*tensor.shape),
+                _ => 0,
+            };
+            self.bytes += prefix.len() + last.len() + dimensions;
+            within("bytes of names and shapes", self.bytes, MOST_BYTES)?;
             let name = format!("{prefix}{last}");
             match tensor {
                 None => self.dict(*value, &format!("{name}."))?,
