@@ -17,6 +17,7 @@ mod archive;
 mod array;
 mod checkpoint;
 mod error;
+mod input;
 mod machine;
 mod opcode;
 mod plain;

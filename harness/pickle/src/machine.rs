@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Fault, LimitKind, PickleError};
+use crate::input::Input;
 use crate::opcode as op;
 use crate::shown;
 use crate::value::{Global, Id, Node, Object, Pickle, Value, kind};
@@ -49,8 +50,7 @@ pub fn read<'a>(
     limits: &Limits,
 ) -> Result<(Pickle<'a>, usize), PickleError> {
     let mut machine = Machine {
-        input,
-        at: 0,
+        input: Input { bytes: input, at: 0 },
         allowed,
         limits,
         stack: Vec::new(),
@@ -62,8 +62,8 @@ pub fn read<'a>(
     let mut offset = 0;
     let mut run = || -> Result<Value<'a>, Fault> {
         loop {
-            offset = machine.at;
-            let opcode = machine.byte()?;
+            offset = machine.input.at;
+            let opcode = machine.input.byte()?;
             if opcode == op::STOP {
                 return machine.stop();
             }
@@ -77,14 +77,13 @@ pub fn read<'a>(
         Ok(pickle)
     });
     match pickle {
-        Ok(pickle) => Ok((pickle, machine.at)),
+        Ok(pickle) => Ok((pickle, machine.input.at)),
         Err(fault) => Err(PickleError { offset, fault }),
     }
 }
 
 struct Machine<'a, 'l> {
-    input: &'a [u8],
-    at: usize,
+    input: Input<'a>,
     allowed: &'l [AllowList<'l>],
     limits: &'l Limits,
     stack: Vec<Value<'a>>,
@@ -100,14 +99,14 @@ impl<'a> Machine<'a, '_> {
     fn step(&mut self, opcode: u8) -> Result<(), Fault> {
         let name = op::name(opcode).ok_or(Fault::Unknown(opcode))?;
         match opcode {
-            op::PROTO => match self.byte()? {
+            op::PROTO => match self.input.byte()? {
                 2..=5 => Ok(()),
                 other => Err(Fault::Protocol(other)),
             },
             // A frame only groups what follows; that it follows is all there is to check.
             op::FRAME => {
-                let wanted = self.number::<8>()?;
-                let left = self.input.len() - self.at;
+                let wanted = self.input.number::<8>()?;
+                let left = self.input.left();
                 if wanted > left as u64 { Err(Fault::Truncated { wanted, left }) } else { Ok(()) }
             }
 
@@ -115,33 +114,33 @@ impl<'a> Machine<'a, '_> {
             op::NEWTRUE => self.push(Value::Bool(true)),
             op::NEWFALSE => self.push(Value::Bool(false)),
             op::BININT => {
-                let int = self.number::<4>()? as u32 as i32;
+                let int = self.input.number::<4>()? as u32 as i32;
                 self.push(Value::Int(int.into()))
             }
             op::BININT1 => {
-                let int = self.number::<1>()?;
+                let int = self.input.number::<1>()?;
                 self.push(Value::Int(int as i64))
             }
             op::BININT2 => {
-                let int = self.number::<2>()?;
+                let int = self.input.number::<2>()?;
                 self.push(Value::Int(int as i64))
             }
-            op::LONG1 => self.sized::<1>().map(long).and_then(|v| self.push(v)),
-            op::LONG4 => self.sized::<4>().map(long).and_then(|v| self.push(v)),
+            op::LONG1 => self.input.sized::<1>().map(long).and_then(|v| self.push(v)),
+            op::LONG4 => self.input.sized::<4>().map(long).and_then(|v| self.push(v)),
             op::BINFLOAT => {
-                let bits = self.array::<8>()?;
+                let bits = self.input.array::<8>()?;
                 self.push(Value::Float(f64::from_be_bytes(bits)))
             }
-            op::SHORT_BINUNICODE => self.sized::<1>().and_then(|b| self.text(b)),
-            op::BINUNICODE => self.sized::<4>().and_then(|b| self.text(b)),
-            op::BINUNICODE8 => self.sized::<8>().and_then(|b| self.text(b)),
-            op::SHORT_BINBYTES => self.sized::<1>().and_then(|b| self.push(Value::Bytes(b))),
-            op::BINBYTES => self.sized::<4>().and_then(|b| self.push(Value::Bytes(b))),
+            op::SHORT_BINUNICODE => self.input.sized::<1>().and_then(|b| self.text(b)),
+            op::BINUNICODE => self.input.sized::<4>().and_then(|b| self.text(b)),
+            op::BINUNICODE8 => self.input.sized::<8>().and_then(|b| self.text(b)),
+            op::SHORT_BINBYTES => self.input.sized::<1>().and_then(|b| self.push(Value::Bytes(b))),
+            op::BINBYTES => self.input.sized::<4>().and_then(|b| self.push(Value::Bytes(b))),
             op::BINBYTES8 | op::BYTEARRAY8 => {
-                self.sized::<8>().and_then(|b| self.push(Value::Bytes(b)))
+                self.input.sized::<8>().and_then(|b| self.push(Value::Bytes(b)))
             }
-            op::SHORT_BINSTRING => self.sized::<1>().and_then(|b| self.push(string(b))),
-            op::BINSTRING => self.sized::<4>().and_then(|b| self.push(string(b))),
+            op::SHORT_BINSTRING => self.input.sized::<1>().and_then(|b| self.push(string(b))),
+            op::BINSTRING => self.input.sized::<4>().and_then(|b| self.push(string(b))),
 
             op::MARK => {
                 self.room(2)?;
@@ -189,8 +188,8 @@ impl<'a> Machine<'a, '_> {
             }
 
             op::GLOBAL => {
-                let module = self.line()?;
-                let attribute = self.line()?;
+                let module = self.input.line()?;
+                let attribute = self.input.line()?;
                 self.global(module, attribute)
             }
             op::STACK_GLOBAL => {
@@ -221,11 +220,11 @@ impl<'a> Machine<'a, '_> {
                 self.make(Node::Persistent(reference))
             }
 
-            op::BINPUT => self.number::<1>().and_then(|i| self.store(name, i as u32)),
-            op::LONG_BINPUT => self.number::<4>().and_then(|i| self.store(name, i as u32)),
+            op::BINPUT => self.input.number::<1>().and_then(|i| self.store(name, i as u32)),
+            op::LONG_BINPUT => self.input.number::<4>().and_then(|i| self.store(name, i as u32)),
             op::MEMOIZE => self.store(name, self.memo.len() as u32),
-            op::BINGET => self.number::<1>().and_then(|i| self.recall(i as u32)),
-            op::LONG_BINGET => self.number::<4>().and_then(|i| self.recall(i as u32)),
+            op::BINGET => self.input.number::<1>().and_then(|i| self.recall(i as u32)),
+            op::LONG_BINGET => self.input.number::<4>().and_then(|i| self.recall(i as u32)),
 
             _ => Err(Fault::Refused(name)),
         }
@@ -236,47 +235,6 @@ impl<'a> Machine<'a, '_> {
             ([root], 0) => Ok(*root),
             (values, open) => Err(Fault::Ending(values.len() + open)),
         }
-    }
-
-    // Input.
-
-    fn take(&mut self, wanted: u64) -> Result<&'a [u8], Fault> {
-        let left = &self.input[self.at..];
-        let taken = usize::try_from(wanted).ok().and_then(|n| left.get(..n));
-        let taken = taken.ok_or(Fault::Truncated { wanted, left: left.len() })?;
-        self.at += taken.len();
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N as u64)?);
-        Ok(array)
-    }
-
-    fn byte(&mut self) -> Result<u8, Fault> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    /// An unsigned little-endian number of `N` bytes, at most eight.
-    fn number<const N: usize>(&mut self) -> Result<u64, Fault> {
-        let bytes = self.array::<N>()?;
-        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    }
-
-    /// Bytes after their length, a number of `N` bytes.
-    fn sized<const N: usize>(&mut self) -> Result<&'a [u8], Fault> {
-        let length = self.number::<N>()?;
-        self.take(length)
-    }
-
-    fn line(&mut self) -> Result<&'a str, Fault> {
-        let left = &self.input[self.at..];
-        let end = left.iter().position(|byte| *byte == b'\n');
-        let end =
-            end.ok_or(Fault::Truncated { wanted: left.len() as u64 + 1, left: left.len() })?;
-        self.at += end + 1;
-        str::from_utf8(&left[..end]).map_err(|_| Fault::Utf8)
     }
 
     // Bounds.
