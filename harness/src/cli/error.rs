@@ -166,10 +166,7 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
                  .pth or .bin file is given by its own path, with --arch NAME",
             )
         }
-        ResolveError::Weights(WeightsError::Pth { .. }) => one(
-            "readable are zip checkpoints as torch.save has written since 1.6; an older or damaged \
-                 file can be loaded and saved again with torch",
-        ),
+        ResolveError::Weights(WeightsError::Pth { source, .. }) => one(pth_hint(source)),
         ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
         ResolveError::Hub(HubError::Gated { page, .. }) => vec![format!(
             "ask for access at {page}, then set HF_TOKEN (or log in with the Hugging Face CLI)"
@@ -187,6 +184,26 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             one("check the network, or HF_ENDPOINT; --offline uses what is cached")
         }
         _ => Vec::new(),
+    }
+}
+
+fn pth_hint(error: &pickle::CheckpointError) -> &'static str {
+    use pickle::{CheckpointError as E, Fault, PickleError};
+    match error {
+        E::Pickle(PickleError { fault: Fault::Global { .. }, .. })
+        | E::Tensor { .. }
+        | E::Storage { .. }
+        | E::Key(_)
+        | E::Duplicate(_)
+        | E::TooMuch { .. } => {
+            "nothing a file asks for is run; if you trust this one, load it with torch and save the \
+             model's state_dict() alone"
+        }
+        E::NoTensors(_) => "expected a state dict at the top or under model, state_dict or module",
+        E::NotACheckpoint => {
+            "readable is what torch.save writes, of any version; is it another format?"
+        }
+        _ => "the file may be damaged: fetch or copy it again",
     }
 }
 

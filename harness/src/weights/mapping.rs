@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
 use schema::Fingerprint;
 
-use super::{TensorInfo, TensorSource, WeightsError};
+use super::{Element, TensorInfo, TensorSource, WeightsError};
 
 /// A tensor the encoder needs, by its canonical name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +114,8 @@ impl Weights {
                 Canonical::Whole(name) => (name, 0, 1),
                 Canonical::Part { name, index, of } => (name, index, of),
                 Canonical::Ignored => continue,
+                // Counters and tables of indices are no weights, whatever their names.
+                Canonical::Unknown if is_whole(&*source, &raw) => continue,
                 Canonical::Unknown => {
                     wrong.push(Mismatch::Unexpected(raw));
                     continue;
@@ -147,25 +150,36 @@ impl Weights {
         Ok(Self { source, parts, shapes })
     }
 
-    /// Loads one tensor, converted to `dtype` on `device`. Only this tensor is held twice.
+    /// Loads one tensor, converted to `dtype` (f32, f16, bf16 or f64) on `device`.
     pub fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, WeightsError> {
-        let convert = |source| WeightsError::Convert { name: name.to_owned(), source };
         let shape = self.shapes.get(name).cloned().unwrap_or_default();
-        let raw = self.parts.get(name).map(Vec::as_slice).unwrap_or_default();
-        let mut pieces = Vec::with_capacity(raw.len());
-        for part in raw {
-            let info = info(&*self.source, part)?;
-            let bytes = self.source.bytes(part)?;
-            let piece = Tensor::from_raw_buffer(&bytes, info.dtype, &info.shape, &Device::Cpu)
-                .and_then(|t| t.to_dtype(dtype))
-                .map_err(convert)?;
-            pieces.push(piece);
-        }
-        let whole = match pieces.as_slice() {
-            [one] => one.clone(),
-            many => Tensor::cat(many, 0).map_err(convert)?,
+        let tensor = match dtype {
+            DType::F16 => Tensor::from_vec(self.values::<f16>(name)?, shape, device),
+            DType::BF16 => Tensor::from_vec(self.values::<bf16>(name)?, shape, device),
+            DType::F64 => Tensor::from_vec(self.values::<f64>(name)?, shape, device),
+            _ => Tensor::from_vec(self.values::<f32>(name)?, shape, device)
+                .and_then(|tensor| tensor.to_dtype(dtype)),
         };
-        whole.reshape(shape).and_then(|t| t.to_device(device)).map_err(convert)
+        tensor.map_err(|source| WeightsError::Convert { name: name.to_owned(), source })
+    }
+
+    /// A tensor's elements, converted piece by piece: nothing of its size is held beside them.
+    fn values<T: WithDType>(&self, name: &str) -> Result<Vec<T>, WeightsError> {
+        const PIECE: usize = 1 << 16;
+        let convert = |source| WeightsError::Convert { name: name.to_owned(), source };
+        let count = self.shapes.get(name).map_or(0, |shape| shape.iter().product());
+        let mut values = Vec::with_capacity(count);
+        for part in self.parts.get(name).map(Vec::as_slice).unwrap_or_default() {
+            let (stored, _) = info(&*self.source, part)?;
+            let size = stored.size_in_bytes();
+            for piece in self.source.bytes(part)?.chunks(PIECE * size) {
+                let shape = [piece.len() / size];
+                let piece = Tensor::from_raw_buffer(piece, stored, &shape, &Device::Cpu);
+                let piece = piece.and_then(|piece| piece.to_dtype(T::DTYPE)?.to_vec1());
+                values.extend_from_slice(&piece.map_err(convert)?);
+            }
+        }
+        Ok(values)
     }
 
     /// Hash over `architecture` and every mapped tensor's canonical name, shape, type and bytes: the
@@ -177,9 +191,9 @@ impl Weights {
         let mut hasher = blake3::Hasher::new();
         hasher.update(schema::fingerprint(architecture).0.as_bytes());
         for (name, parts) in &self.parts {
-            let first = info(&*self.source, parts.first().map_or("", String::as_str))?;
+            let (dtype, _) = info(&*self.source, parts.first().map_or("", String::as_str))?;
             let shape = &self.shapes[name];
-            hasher.update(format!("{name} {shape:?} {:?}\n", first.dtype).as_bytes());
+            hasher.update(format!("{name} {shape:?} {dtype:?}\n").as_bytes());
             for part in parts {
                 hasher.update_rayon(&self.source.bytes(part)?);
             }
@@ -213,7 +227,7 @@ fn check(
     }
     let mut raw_names = Vec::new();
     for (_, raw) in pieces.into_values() {
-        let found = info(source, &raw)?.shape;
+        let (_, found) = info(source, &raw)?;
         if found != wanted {
             let name = raw.clone();
             wrong.push(Mismatch::Shape { name, expected: wanted.clone(), found });
@@ -223,15 +237,93 @@ fn check(
     Ok(raw_names)
 }
 
-fn info(source: &dyn TensorSource, raw: &str) -> Result<TensorInfo, WeightsError> {
-    let bad = |found: String| WeightsError::Dtype {
-        name: raw.to_owned(),
-        source_name: source.describe(),
-        found,
+/// Type and shape of a tensor that must be a weight.
+fn info(source: &dyn TensorSource, raw: &str) -> Result<(DType, Vec<usize>), WeightsError> {
+    let found = match source.info(raw) {
+        Some(TensorInfo { element: Element::Real(dtype), shape }) => return Ok((dtype, shape)),
+        Some(TensorInfo { element: Element::Whole(name) | Element::Other(name), .. }) => name,
+        None => "none".to_owned(),
     };
-    let info = source.info(raw).ok_or_else(|| bad("an unknown type".to_owned()))?;
-    match info.dtype {
-        DType::F32 | DType::F16 | DType::BF16 | DType::F64 => Ok(info),
-        other => Err(bad(format!("{other:?}").to_lowercase())),
+    Err(WeightsError::Dtype { name: raw.to_owned(), source_name: source.describe(), found })
+}
+
+fn is_whole(source: &dyn TensorSource, raw: &str) -> bool {
+    matches!(source.info(raw), Some(TensorInfo { element: Element::Whole(_), .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    /// Tensors `[2, N]` of small numbers.
+    struct Few(Vec<(&'static str, Element)>);
+
+    const N: usize = 50_000;
+
+    fn numbers(name: &str) -> Vec<f32> {
+        let seed = name.len() as f32;
+        (0..2 * N).map(|i| (i as f32 + seed).sin()).collect()
+    }
+
+    impl TensorSource for Few {
+        fn names(&self) -> Vec<String> {
+            self.0.iter().map(|(name, _)| (*name).to_owned()).collect()
+        }
+
+        fn info(&self, name: &str) -> Option<TensorInfo> {
+            let (_, element) = self.0.iter().find(|(known, _)| *known == name)?;
+            Some(TensorInfo { element: element.clone(), shape: vec![2, N] })
+        }
+
+        fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightsError> {
+            Ok(numbers(name).iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>().into())
+        }
+
+        fn describe(&self) -> String {
+            "few".to_owned()
+        }
+    }
+
+    fn map(tensors: &[(&'static str, Element)]) -> Result<Weights, WeightsError> {
+        let expected = [Expected { name: "w".to_owned(), shape: vec![4, N] }];
+        Weights::map(Box::new(Few(tensors.to_vec())), "any", &expected, |raw| match raw {
+            "q" | "key" => {
+                let index = usize::from(raw == "key");
+                Canonical::Part { name: "w".to_owned(), index, of: 2 }
+            }
+            _ => Canonical::Unknown,
+        })
+    }
+
+    #[test]
+    fn integers_beside_weights_are_left_out_and_as_weights_refused() {
+        let real = Element::Real(DType::F32);
+        let whole = Element::Whole("int64".to_owned());
+        let weights = [("q", real.clone()), ("key", real.clone())];
+        let with = |name, element| map(&[&weights[..], &[(name, element)]].concat());
+        assert!(with("steps", whole.clone()).is_ok());
+        assert!(matches!(with("scale", real.clone()), Err(WeightsError::Mismatch { .. })));
+        let other = Element::Other("complex64".to_owned());
+        assert!(matches!(with("phase", other), Err(WeightsError::Mismatch { .. })));
+        let error = map(&[("q", real), ("key", whole)]).err().unwrap().to_string();
+        assert_eq!(error, "tensor key in few has type int64; expected f32, f64, f16 or bf16");
+    }
+
+    #[test]
+    fn parts_are_converted_piece_by_piece_to_the_same_bits() {
+        let real = Element::Real(DType::F32);
+        let weights = map(&[("q", real.clone()), ("key", real)]).ok().unwrap();
+        let all = [numbers("q"), numbers("key")].concat();
+        let whole = Tensor::from_vec(all, (4, N), &Device::Cpu).unwrap();
+        for dtype in [DType::F32, DType::BF16, DType::F16, DType::F64] {
+            let found = weights.load("w", dtype, &Device::Cpu).unwrap();
+            assert_eq!((found.dims(), found.dtype()), ([4, N].as_slice(), dtype));
+            let flat = |t: &Tensor| -> Vec<f64> {
+                t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+            };
+            assert_eq!(flat(&found), flat(&whole.to_dtype(dtype).unwrap()));
+        }
     }
 }

@@ -18,11 +18,22 @@ pub use mapping::{Canonical, Expected, Mismatch, NameMap, Weights};
 pub use random::RandomSource;
 pub(crate) use safetensors::shard_names;
 
+/// The type of a stored tensor's elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// A weight's: f16, bf16, f32 or f64.
+    Real(DType),
+    /// Integers or truth values, by name: a counter, a table of indices, a mask.
+    Whole(String),
+    /// Anything else, by name.
+    Other(String),
+}
+
 /// Shape and type of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Element type in the file.
-    pub dtype: DType,
+    pub element: Element,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
 }
@@ -59,12 +70,12 @@ pub enum WeightsError {
         why: String,
     },
     /// Not a readable `.pth`.
-    #[error("{} is not a readable PyTorch checkpoint: {why}", path.display())]
+    #[error("{} is not a readable PyTorch checkpoint: {source}", path.display())]
     Pth {
         /// The file.
         path: PathBuf,
         /// What the reader found.
-        why: String,
+        source: pickle::CheckpointError,
     },
     /// The index of a sharded checkpoint is broken.
     #[error("{} is not a usable shard index: {why}", path.display())]
@@ -75,7 +86,7 @@ pub enum WeightsError {
         why: String,
     },
     /// A tensor has a type that weights cannot have.
-    #[error("tensor {name} in {source_name} has type {found}; expected f32, f16 or bf16")]
+    #[error("tensor {name} in {source_name} has type {found}; expected f32, f64, f16 or bf16")]
     Dtype {
         /// Name in the file.
         name: String,
@@ -104,7 +115,7 @@ pub enum WeightsError {
     },
 }
 
-/// Opens a `.safetensors` file, a `.pth` checkpoint, or a folder holding `model.safetensors` or the
+/// Opens a `.safetensors` file, a PyTorch checkpoint (`.pth`, `.pt`, `.bin`), or a folder holding `model.safetensors` or the
 /// shards of `model.safetensors.index.json`.
 pub fn open(path: &Path) -> Result<Box<dyn TensorSource>, WeightsError> {
     let is_pth = path.extension().is_some_and(|e| e == "pth" || e == "pt" || e == "bin");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use candle_core::DType;
 use tasks::random::Stream;
 
-use super::{Expected, TensorInfo, TensorSource, WeightsError};
+use super::{Element, Expected, TensorInfo, TensorSource, WeightsError};
 
 /// Seeded random weights, the same on every platform.
 ///
@@ -31,7 +31,7 @@ impl TensorSource for RandomSource {
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let shape = self.expected.get(name)?.clone();
-        Some(TensorInfo { dtype: DType::F32, shape })
+        Some(TensorInfo { element: Element::Real(DType::F32), shape })
     }
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightsError> {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use memmap2::Mmap;
-use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors};
 
-use super::{TensorInfo, TensorSource, WeightsError};
+use super::{Element, TensorInfo, TensorSource, WeightsError};
 
 struct Shard {
     path: PathBuf,
@@ -95,6 +95,20 @@ fn open_shard(path: PathBuf) -> Result<Shard, WeightsError> {
     Ok(Shard { path, map, data_start, metadata })
 }
 
+fn element(of: Dtype) -> Element {
+    use Dtype as D;
+    match of {
+        D::F16 => Element::Real(DType::F16),
+        D::BF16 => Element::Real(DType::BF16),
+        D::F32 => Element::Real(DType::F32),
+        D::F64 => Element::Real(DType::F64),
+        D::BOOL | D::U8 | D::I8 | D::U16 | D::I16 | D::U32 | D::I32 | D::U64 | D::I64 => {
+            Element::Whole(of.to_string().to_lowercase())
+        }
+        _ => Element::Other(of.to_string().to_lowercase()),
+    }
+}
+
 impl TensorSource for Mapped {
     fn names(&self) -> Vec<String> {
         self.at.keys().cloned().collect()
@@ -102,8 +116,7 @@ impl TensorSource for Mapped {
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let info = self.shards[*self.at.get(name)?].metadata.info(name)?;
-        let dtype = DType::try_from(info.dtype).ok()?;
-        Some(TensorInfo { dtype, shape: info.shape.clone() })
+        Some(TensorInfo { element: element(info.dtype), shape: info.shape.clone() })
     }
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightsError> {
