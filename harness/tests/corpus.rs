@@ -1,0 +1,23 @@
+//! The inputs that fuzzing found worth keeping, once each.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../fuzz/src/bank.rs"]
+mod bank;
+#[path = "../fuzz/src/weights.rs"]
+mod weights;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        check(&std::fs::read(entry.unwrap().path()).unwrap());
+        files += 1;
+    }
+    assert!(files >= 10, "{target}: {files} files");
+}
+
+#[test]
+fn the_corpora_are_read_without_a_panic() {
+    replay("weights", weights::check);
+    replay("bank", bank::check);
+}
