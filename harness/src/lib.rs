@@ -9,6 +9,7 @@ pub mod backbone;
 pub mod cache;
 pub mod cli;
 pub mod device;
+mod http;
 pub mod hub;
 pub mod interrupt;
 pub mod lists;

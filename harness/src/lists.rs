@@ -6,26 +6,18 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use reqwest::{Client, Url};
 use results::write_whole;
 use sha2::{Digest, Sha256};
 use tasks::data::{Dataset, PinnedList};
 use tasks::dense::PinnedLists;
 
+use crate::http;
 use crate::hub::HubOptions;
-use crate::interrupt;
 use crate::progress::Reporter;
 
 /// Folder in the cache. A file is named after its SHA-256.
 const FOLDER: &str = "splits-v1";
-
-const CONNECT: Duration = Duration::from_secs(20);
-/// Longest silence of a server.
-const SILENCE: Duration = Duration::from_secs(60);
-/// How often Ctrl-C is looked for.
-const POLL: Duration = Duration::from_millis(100);
 
 /// How to reach the lists.
 #[derive(Clone, Debug, Default)]
@@ -204,57 +196,28 @@ fn address(url: &str, mirror: Option<&str>) -> String {
 
 /// Fetches a file, of which no more than one byte beyond `limit` is kept in memory.
 fn download(url: &str, limit: u64) -> Result<Vec<u8>, ListError> {
-    let fail = |error: reqwest::Error| ListError::Fetch { url: url.to_owned(), why: cause(&error) };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| ListError::Fetch { url: url.to_owned(), why: error.to_string() })?;
-    runtime.block_on(async {
-        let client = client(url).map_err(fail)?;
-        let mut work = Box::pin(async {
-            let mut response = client.get(url).send().await.map_err(fail)?;
-            let status = response.status().as_u16();
-            if status != 200 {
-                return Err(ListError::Status { url: url.to_owned(), status });
-            }
-            let mut bytes = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(fail)? {
-                bytes.extend_from_slice(&chunk);
-                if bytes.len() as u64 > limit {
-                    let (expected, found) = (format!("{limit} bytes"), "more".to_owned());
-                    return Err(ListError::Mismatch { url: url.to_owned(), expected, found });
-                }
-            }
-            Ok(bytes)
-        });
-        loop {
-            match tokio::time::timeout(POLL, &mut work).await {
-                Ok(done) => return done,
-                Err(_) if interrupt::requested() => return Err(ListError::Interrupted),
-                Err(_) => {}
+    let failed = |why| ListError::Fetch { url: url.to_owned(), why };
+    let fail = |error: reqwest::Error| failed(http::cause(&error));
+    let work = async {
+        let client = http::client(url).build().map_err(fail)?;
+        let mut response = client.get(url).send().await.map_err(fail)?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(ListError::Status { url: url.to_owned(), status });
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(fail)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > limit {
+                let (expected, found) = (format!("{limit} bytes"), "more".to_owned());
+                return Err(ListError::Mismatch { url: url.to_owned(), expected, found });
             }
         }
-    })
-}
-
-/// Goes through the proxies that the environment names, but for servers on this machine, which no
-/// proxy can reach.
-fn client(url: &str) -> Result<Client, reqwest::Error> {
-    let agent = concat!("pixio-eval/", env!("CARGO_PKG_VERSION"));
-    let builder =
-        Client::builder().user_agent(agent).connect_timeout(CONNECT).read_timeout(SILENCE);
-    let here = Url::parse(url)
-        .is_ok_and(|url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")));
-    if here { builder.no_proxy() } else { builder }.build()
-}
-
-/// Which request failed is known; only the end of reqwest's chain says why.
-fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+        Ok(bytes)
+    };
+    http::block_on(work)
+        .map_err(|error| failed(error.to_string()))?
+        .ok_or(ListError::Interrupted)?
 }
 
 #[cfg(test)]

@@ -168,21 +168,7 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
         }
         ResolveError::Weights(WeightsError::Pth { source, .. }) => one(pth_hint(source)),
         ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
-        ResolveError::Hub(HubError::Gated { page, .. }) => vec![format!(
-            "ask for access at {page}, then set HF_TOKEN (or log in with the Hugging Face CLI)"
-        )],
-        ResolveError::Hub(HubError::Offline { .. }) => {
-            one("run `pixio-eval backbones pull` where there is a network")
-        }
-        ResolveError::Hub(HubError::Corrupt { .. }) => {
-            one("the file was removed from the cache: the same command fetches it again")
-        }
-        ResolveError::Hub(HubError::NotFound(_)) => {
-            one("check the spelling: hf:ORG/REPO or hf:ORG/REPO@REVISION")
-        }
-        ResolveError::Hub(HubError::Other { .. }) => {
-            one("check the network, or HF_ENDPOINT; --offline uses what is cached")
-        }
+        ResolveError::Hub(error) => hub_hints(error),
         _ => Vec::new(),
     }
 }
@@ -205,6 +191,34 @@ fn pth_hint(error: &pickle::CheckpointError) -> &'static str {
         }
         _ => "the file may be damaged: fetch or copy it again",
     }
+}
+
+fn hub_hints(error: &HubError) -> Vec<String> {
+    let hint = match error {
+        HubError::Gated { page, .. } => &format!(
+            "ask for access at {page}, then set HF_TOKEN (or log in with the Hugging Face CLI)"
+        ),
+        HubError::NotFound(_) => "check the spelling: hf:ORG/REPO or hf:ORG/REPO@REVISION",
+        HubError::Offline { .. } => {
+            "run `pixio-eval backbones pull` where there is a network; hf:ORG/REPO@COMMIT names a \
+             cached commit"
+        }
+        HubError::Unreachable { .. } => "check the network, or HF_ENDPOINT",
+        HubError::GaveUp { .. } => "the same command continues from there",
+        HubError::Corrupt { .. } => "nothing of it was kept: the same command fetches it again",
+        HubError::Damaged { .. } => {
+            "`pixio-eval backbones pull`, where there is a network, fetches it again"
+        }
+        HubError::XetOnly { .. } => {
+            "fetch it with the Hugging Face CLI: this program finds it in the same cache"
+        }
+        HubError::Redirects { .. } | HubError::Answer { .. } | HubError::Unverifiable { .. } => {
+            "check HF_ENDPOINT, and proxies on the way"
+        }
+        HubError::Io { .. } => "HF_HUB_CACHE or HF_HOME chooses another folder",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
 }
 
 macro_rules! through_run {

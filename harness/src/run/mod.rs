@@ -14,6 +14,7 @@ use schema::TaskHead;
 use crate::backbone::BackboneError;
 use crate::cache::CacheError;
 use crate::device::DeviceError;
+use crate::hub::HubError;
 use crate::lists::ListError;
 use crate::registry::nearest;
 use crate::resolve::ResolveError;
@@ -157,7 +158,7 @@ pub enum RunError {
     Image(#[from] tasks::image::ImageError),
     /// The backbone.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    Resolve(ResolveError),
     /// Its weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -186,6 +187,15 @@ impl From<ListError> for RunError {
         match error {
             ListError::Interrupted => Self::Interrupted,
             error => Self::Lists(error),
+        }
+    }
+}
+
+impl From<ResolveError> for RunError {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Hub(HubError::Interrupted) => Self::Interrupted,
+            error => Self::Resolve(error),
         }
     }
 }

@@ -2,16 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
 mod common;
-mod hub_server;
+mod faults;
+mod kills;
+mod offline;
+mod server;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{Ran, World, golden};
-use hub_server::{COMMIT, Fault, Hub, etag, sha256};
 use insta::assert_snapshot;
 use safetensors::SafeTensors;
+use server::{COMMIT, Fault, Hub, etag, sha256};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -47,20 +53,39 @@ fn sharded() -> Files {
     files
 }
 
-/// Runs with this hub as the endpoint. Its port becomes PORT.
-fn run(world: &World, hub: &Hub, args: &[&str], env: &[(&str, &str)]) -> Ran {
+/// A command with this hub as the endpoint.
+fn command(world: &World, hub: &Hub, args: &[&str]) -> Command {
     let mut command = world.command(args);
     for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         command.env_remove(proxy);
     }
-    command.env("HF_ENDPOINT", hub.endpoint()).envs(env.iter().copied());
+    command.env("HF_ENDPOINT", hub.endpoint());
+    command
+}
+
+/// Its port becomes PORT in what it says.
+fn run(world: &World, hub: &Hub, args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let mut command = command(world, hub, args);
+    command.envs(env.iter().copied());
     let ran = world.finish(command);
     let plain = |text: String| text.replace(&format!(":{}", hub.port), ":PORT");
     Ran { stdout: plain(ran.stdout), stderr: plain(ran.stderr), ..ran }
 }
 
+const PULL: [&str; 3] = ["backbones", "pull", "hf:test/mini"];
+
 fn pull(world: &World, hub: &Hub) -> Ran {
-    run(world, hub, &["backbones", "pull", "hf:test/mini"], &[])
+    run(world, hub, &PULL, &[])
+}
+
+/// The path that the weights are sent from.
+fn weights() -> String {
+    format!("/cdn/{}", sha256(&mini()[SINGLE]))
+}
+
+/// Where the cache keeps a file's bytes.
+fn blob(world: &World, name: &str) -> PathBuf {
+    cached_repository(world).join("blobs").join(etag(name, &mini()[name]))
 }
 
 fn pulled(world: &World, hub: &Hub) -> String {
@@ -153,24 +178,20 @@ fn a_pulled_backbone_is_the_folder_and_works_without_the_hub() {
         assert!(!expected.is_empty());
         assert!(tensors(&world.path("hub.safetensors")) == expected);
     }
-    let mut command = world.command(&["backbones", "pull", "hf:test/mini"]);
-    command.envs([nobody]);
-    let online = world.finish(command);
-    assert_eq!(online.status, Some(2), "{}", online.stderr);
 }
 
 #[test]
 fn the_offline_flag_does_what_the_variable_does() {
     let (world, hub) = (World::new(), Hub::new(mini()));
     pulled(&world, &hub);
-    let before = hub.with(|state| state.requests.len());
+    let before = hub.with(|state| state.seen.len());
     let image = golden().join("imagenet/val/n00000000");
     let image = std::fs::read_dir(image).unwrap().next().unwrap().unwrap().path();
     let image = image.to_str().unwrap();
     let args = ["features", image, "--backbone", "hf:test/mini", "--out", "f", "--offline"];
     let ran = run(&world, &hub, &args, &[]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert_eq!(hub.with(|state| state.requests.len()), before);
+    assert_eq!(hub.with(|state| state.seen.len()), before);
 }
 
 #[test]
@@ -261,63 +282,6 @@ fn what_the_hub_does_not_have_is_named() {
     assert_snapshot!(error(&refused(&world, &hub)), @"error: test/mini@main has no config.json");
 }
 
-/// The message of a failed pull; then nothing wrong is left, and a good hub mends it.
-fn broken(fault: Fault) -> String {
-    let (world, hub) = (World::new(), Hub::new(mini()));
-    hub.with(|state| state.fault = fault);
-    let message = refused(&world, &hub);
-    assert_cache_is_clean(&world, &mini());
-    let weights = format!("snapshots/{COMMIT}/{SINGLE}");
-    assert!(cached_repository(&world).join(weights).symlink_metadata().is_err());
-    let ran = features(&world, "hf:test/mini", "f", &[("HF_HUB_OFFLINE", "1")]);
-    assert_eq!(ran.status, Some(2), "{fault:?} left something to use: {}", ran.stderr);
-
-    hub.with(|state| state.fault = Fault::None);
-    assert_eq!(identity(&pulled(&world, &hub)), identity(&of_folder(&world)));
-    message.replace(&sha256(&mini()[SINGLE]), "EXPECTED")
-}
-
-#[test]
-fn a_flipped_bit_is_found() {
-    let mut flipped = mini().remove(SINGLE).unwrap();
-    *flipped.last_mut().unwrap() ^= 1;
-    assert_snapshot!(broken(Fault::Flipped).replace(&sha256(&flipped), "FOUND"), @r"
-    error: model.safetensors of test/mini@main is corrupt: expected SHA-256 EXPECTED, found FOUND
-    hint: the file was removed from the cache: the same command fetches it again
-    ");
-}
-
-#[test]
-fn a_body_that_ends_early_is_found() {
-    assert_snapshot!(error(&broken(Fault::CutShort)), @"error: cannot fetch model.safetensors of test/mini@main: error decoding response body: end of file before message length reached");
-    assert_snapshot!(broken(Fault::QuietlyShort), @r"
-    error: model.safetensors of test/mini@main is corrupt: expected 3993120 bytes, found 1996560 bytes
-    hint: the file was removed from the cache: the same command fetches it again
-    ");
-}
-
-#[test]
-fn an_error_page_is_not_taken_for_weights() {
-    assert_snapshot!(broken(Fault::Page(403)), @r"
-    error: model.safetensors of test/mini@main is corrupt: expected 3993120 bytes, found 16 bytes
-    hint: the file was removed from the cache: the same command fetches it again
-    ");
-    assert_snapshot!(broken(Fault::Page(404)), @r"
-    error: model.safetensors of test/mini@main is corrupt: expected 3993120 bytes, found 16 bytes
-    hint: the file was removed from the cache: the same command fetches it again
-    ");
-}
-
-#[test]
-fn a_hub_that_is_busy_is_asked_again_and_not_for_ever() {
-    let (world, hub) = (World::new(), Hub::new(mini()));
-    hub.with(|state| state.fault = Fault::Busy(2));
-    pulled(&world, &hub);
-    assert_eq!(hub.sent(&format!("/cdn/{}", sha256(&mini()[SINGLE]))), 3);
-    assert_cache_is_clean(&world, &mini());
-    assert!(broken(Fault::Page(503)).contains("found 16 bytes"));
-}
-
 #[test]
 fn a_newer_commit_that_fails_leaves_the_older_one_in_use() {
     let (world, hub) = (World::new(), Hub::new(mini()));
@@ -333,38 +297,15 @@ fn a_newer_commit_that_fails_leaves_the_older_one_in_use() {
     assert_eq!((offline.status, offline.stdout), (Some(0), stdout), "{}", offline.stderr);
 }
 
-/// As a pull that was killed between the last byte and the check would leave it.
 #[test]
-fn what_was_never_checked_is_checked_by_the_next_pull() {
+fn what_changed_in_the_cache_is_noticed() {
     let (world, hub) = (World::new(), Hub::new(mini()));
     let stdout = pulled(&world, &hub);
-    let blob = cached_repository(&world).join("blobs").join(etag(SINGLE, &mini()[SINGLE]));
     let mut bytes = mini().remove(SINGLE).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(blob, bytes).unwrap();
-    std::fs::remove_file(cached_repository(&world).join("refs/main")).unwrap();
+    std::fs::write(blob(&world, SINGLE), bytes).unwrap();
     assert_eq!(pulled(&world, &hub), stdout);
     assert_cache_is_clean(&world, &mini());
-}
-
-#[test]
-fn without_a_network_and_a_cache_the_message_says_where_it_looked() {
-    let (world, hub) = (World::new(), Hub::new(mini()));
-    let ran = run(&world, &hub, &["backbones", "pull", "hf:test/mini"], &[("HF_HUB_OFFLINE", "1")]);
-    assert_eq!(ran.status, Some(2));
-    assert_snapshot!(ran.stderr, @r"
-    error: test/mini@main is not in the cache WORLD/hf/hub, and this run is offline
-    hint: run `pixio-eval backbones pull` where there is a network
-    ");
-    assert!(hub.with(|state| state.requests.is_empty()));
-
-    let port = hub.port;
-    drop(hub);
-    let mut command = world.command(&["backbones", "pull", "hf:test/mini"]);
-    command.env("HF_ENDPOINT", format!("http://127.0.0.1:{port}/"));
-    let ran = world.finish(command);
-    assert_eq!(ran.status, Some(2));
-    assert_snapshot!(error(&ran.stderr).replace(&format!(":{port}"), ":PORT"), @"error: cannot fetch test/mini@main: error sending request for url (http://127.0.0.1:PORT/api/models/test/mini/revision/main?expand=sha): Connection refused (os error 111)");
 }
 
 #[test]
@@ -395,7 +336,7 @@ fn the_cache_has_the_layout_that_python_knows() {
 #[test]
 fn weights_are_sent_once() {
     let (world, hub) = (World::new(), Hub::new(mini()));
-    let weights = format!("/cdn/{}", sha256(&mini()[SINGLE]));
+    let weights = weights();
     pulled(&world, &hub);
     pulled(&world, &hub);
     assert_eq!(hub.sent(&weights), 1);
@@ -422,11 +363,14 @@ fn weights_are_sent_once() {
     });
 
     // Half a file in the cache, from whatever program.
-    let file = cached_repository(&world).join("blobs").join(etag(SINGLE, &mini()[SINGLE]));
+    let file = blob(&world, SINGLE);
     std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(1000).unwrap();
     let ran = pull(&world, &hub);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert_snapshot!(ran.stderr, @"warning: WORLD/hf/hub/models--test--mini/snapshots/0123456789abcdef0123456789abcdef01234567/model.safetensors is damaged: fetching it again");
+    assert_eq!(
+        ran.stderr.replace(&sha256(&mini()[SINGLE]), "SHA256"),
+        "warning: WORLD/hf/hub/models--test--mini/blobs/SHA256 is damaged: fetching it again\n"
+    );
     assert_eq!(hub.sent(&weights), 2);
     let mut either = mini();
     either.insert("model.safetensors of the other commit".to_owned(), other);
