@@ -7,6 +7,7 @@ use schema::Tokens;
 use serde::Deserialize;
 
 use crate::backbone::families::{Architecture, family};
+use crate::resolve::Preparation;
 
 static EMBEDDED: &str = include_str!("../../backbones.toml");
 
@@ -54,6 +55,10 @@ pub struct Entry {
     pub parameters: f64,
     /// Side of the evaluation image in pixels, where it is not the default.
     pub resolution: Option<usize>,
+    /// Mean of the normalisation, where it is not the default.
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of the normalisation, where it is not the default.
+    pub std: Option<[f32; 3]>,
     /// In the form of config.json.
     pub config: serde_json::Value,
     /// Which tokens a head sees.
@@ -63,11 +68,18 @@ pub struct Entry {
 }
 
 /// Which tokens a head sees.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The image's feature for k-NN.
     pub knn: KnnRecipe,
+    /// Whether a dense head sees each patch joined with the mean summary token, where there is one.
+    #[serde(default = "joined")]
+    pub dense_summary: bool,
+}
+
+fn joined() -> bool {
+    true
 }
 
 /// The image's feature for k-NN, from the last block.
@@ -97,6 +109,16 @@ impl Entry {
         let family = family(&self.family)
             .ok_or_else(|| format!("family {:?} of backbones.toml is unknown", self.family))?;
         (family.from_config)(&self.config)
+    }
+
+    /// How images are prepared for it.
+    pub fn preparation(&self) -> Result<Preparation, String> {
+        let defaults = &builtin()?.defaults;
+        Ok(Preparation {
+            resolution: self.resolution.unwrap_or(defaults.resolution),
+            mean: self.mean.unwrap_or(defaults.mean),
+            std: self.std.unwrap_or(defaults.std),
+        })
     }
 }
 

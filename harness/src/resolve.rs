@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use schema::{BackboneRecord, Fingerprint};
 
-use crate::backbone::families::{Architecture, FAMILIES, family};
+use crate::backbone::families::{Architecture, FAMILIES, family, family_of_model_type};
 use crate::backbone::{Backbone, Placement};
 use crate::hub::{self, HubError, HubOptions, HubRef};
 use crate::progress::Reporter;
-use crate::registry::{self, Defaults, Entry, KnnRecipe, nearest};
-use crate::weights::{self, RandomSource, Weights, WeightsError};
+use crate::registry::{self, Entry, Recipe, nearest};
+use crate::weights::{self, Canonical, NameMap, RandomSource, Weights, WeightsError};
 
 /// Why a backbone cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +98,8 @@ pub struct Resolved {
     pub architecture: Arc<dyn Architecture>,
     /// How images are prepared for it.
     pub preparation: Preparation,
-    /// The image's feature for k-NN.
-    pub knn: KnnRecipe,
+    /// Which tokens a head sees.
+    pub recipe: Recipe,
     weights: Weights,
     revision: Option<String>,
     trained: bool,
@@ -195,8 +195,8 @@ impl Resolver<'_> {
         let snapshot = hub::fetch(reference, &self.hub, self.reporter)?;
         let mut resolved = folder(&name, &snapshot.folder)?;
         if let Some(entry) = entry {
-            resolved.preparation = preparation(Some(entry))?;
-            resolved.knn = entry.recipe.knn;
+            resolved.preparation = named_preparation(entry)?;
+            resolved.recipe = entry.recipe;
         }
         Ok(Resolved { name, source, revision: Some(snapshot.commit), ..resolved })
     }
@@ -230,14 +230,32 @@ fn random(spec: &str, rest: &str) -> Result<Resolved, ResolveError> {
             (name, seed.parse().map_err(|_| ResolveError::Spelling { given, expected })?)
         }
     };
+    let config = Path::new(name);
+    if config.is_file() {
+        let architecture = read_config(config)?;
+        let name = format!("random:{}", stem(config));
+        return untrained(&name, spec, seed, architecture, None);
+    }
     let Some(entry) = registry.backbones.get(name) else {
         let names = registry.backbones.keys().map(String::as_str);
         let near = nearest(name, names).iter().map(|n| format!("random:{n}")).collect();
         return Err(ResolveError::Unknown { name: spec.to_owned(), near });
     };
     let architecture = entry.architecture().map_err(ResolveError::Registry)?;
+    untrained(spec, spec, seed, architecture, Some(entry))
+}
+
+fn untrained(
+    name: &str,
+    spec: &str,
+    seed: u64,
+    architecture: Arc<dyn Architecture>,
+    entry: Option<&Entry>,
+) -> Result<Resolved, ResolveError> {
     let source = Box::new(RandomSource::new(seed, &architecture.expected()));
-    let resolved = assemble(spec, spec, architecture, source, Some(entry))?;
+    // Made by canonical names, whatever names the family's files have.
+    let names = |name: &str| Canonical::Whole(name.to_owned());
+    let resolved = assemble_as(name, spec, architecture, source, entry, names)?;
     Ok(Resolved { trained: false, ..resolved })
 }
 
@@ -257,35 +275,44 @@ fn assemble(
     source: Box<dyn weights::TensorSource>,
     entry: Option<&Entry>,
 ) -> Result<Resolved, ResolveError> {
+    let names = architecture.names();
+    assemble_as(name, source_text, architecture, source, entry, names)
+}
+
+fn assemble_as(
+    name: &str,
+    source_text: &str,
+    architecture: Arc<dyn Architecture>,
+    source: Box<dyn weights::TensorSource>,
+    entry: Option<&Entry>,
+    names: NameMap,
+) -> Result<Resolved, ResolveError> {
     let family_name = architecture.family();
-    let weights =
-        Weights::map(source, family_name, &architecture.expected(), architecture.names())?;
-    let knn = match (entry, family(family_name)) {
-        (Some(entry), _) => entry.recipe.knn,
-        (None, Some(family)) => family.knn,
-        (None, None) => return Err(ResolveError::Registry(format!("no family {family_name}"))),
+    let weights = Weights::map(source, family_name, &architecture.expected(), names)?;
+    let family = family(family_name)
+        .ok_or_else(|| ResolveError::Registry(format!("no family {family_name}")))?;
+    let (recipe, preparation) = match entry {
+        Some(entry) => (entry.recipe, named_preparation(entry)?),
+        None => {
+            let resolution = architecture.dimensions().resolution;
+            let preparation = Preparation { resolution, mean: family.mean, std: family.std };
+            (family.recipe, preparation)
+        }
     };
-    let mut preparation = preparation(entry)?;
-    if entry.is_none() {
-        preparation.resolution = architecture.dimensions().resolution;
-    }
     Ok(Resolved {
         name: name.to_owned(),
         source: source_text.to_owned(),
         architecture,
         preparation,
-        knn,
+        recipe,
         weights,
         revision: None,
         trained: true,
     })
 }
 
-fn preparation(entry: Option<&Entry>) -> Result<Preparation, ResolveError> {
-    let Defaults { resolution, mean, std } =
-        registry::builtin().map_err(ResolveError::Registry)?.defaults.clone();
-    let resolution = entry.and_then(|entry| entry.resolution).unwrap_or(resolution);
-    Ok(Preparation { resolution, mean, std })
+fn named_preparation(entry: &Entry) -> Result<Preparation, ResolveError> {
+    entry.preparation().map_err(ResolveError::Registry)
 }
 
 fn architecture_of(
@@ -301,9 +328,9 @@ fn read_config(path: &Path) -> Result<Arc<dyn Architecture>, ResolveError> {
     let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
     let config: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
     let found = config.get("model_type").and_then(serde_json::Value::as_str).unwrap_or("");
-    let Some(family) = family(found) else {
+    let Some(family) = family_of_model_type(found) else {
         let supported: Vec<&str> =
-            FAMILIES.iter().filter(|f| f.published).map(|f| f.name).collect();
+            FAMILIES.iter().filter_map(|f| f.model_types.first().copied()).collect();
         return Err(ResolveError::UnsupportedFamily {
             path: path.to_path_buf(),
             found: found.to_owned(),

@@ -22,6 +22,10 @@ fn lists_and_cards() {
     let world = World::new();
     insta::assert_snapshot!("backbones_list", world.run(&["backbones", "list"]).stdout);
     insta::assert_snapshot!("backbones_show", world.run(&["backbones", "show", "pixio-h"]).stdout);
+    for name in ["mae-h", "dinov2-g-reg", "clip-l14", "siglip2-b", "dinov3-s-plus"] {
+        let card = world.run(&["backbones", "show", name]).stdout;
+        insta::assert_snapshot!(format!("backbones_show_{name}"), card);
+    }
     insta::assert_snapshot!("data_list", world.run(&["data", "list"]).stdout);
     let made = world.run(&["data", "sample", "imagenet1k", "voc2012", "--to", "samples"]);
     insta::assert_snapshot!("data_sample", made.stdout);

@@ -77,6 +77,8 @@ pub enum Tokens {
     SummaryMean,
     /// Mean of the patch tokens, for encoders without summary tokens.
     PatchMean,
+    /// The token of the encoder's own pooling head, which follows the final norm.
+    Pooled,
 }
 
 /// From encoder input to one L2-normalised vector an image.

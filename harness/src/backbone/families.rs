@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use schema::{Fingerprint, Tokens};
+use schema::{Fingerprint, IMAGENET_MEAN, IMAGENET_STD, Tokens};
 
-use super::pixels;
 use super::pixio::PixioConfig;
-use super::{Backbone, Dimensions, Placement};
-use crate::registry::KnnRecipe;
+use super::{Backbone, Dimensions, Placement, clip, dinov2, dinov3, mae, pixels, siglip, vit};
+use crate::registry::{KnnRecipe, Recipe};
 use crate::weights::{Expected, NameMap, Weights, WeightsError};
 
 /// A family's make, read from a configuration: enough to check weights and to build the encoder.
@@ -22,6 +21,8 @@ pub trait Architecture: Send + Sync {
     fn names(&self) -> NameMap;
     /// Hash over everything that decides the computation beside the weights.
     fn fingerprint(&self) -> Fingerprint;
+    /// How it knows where a patch is, in words.
+    fn positions(&self) -> String;
     /// Loads the encoder.
     fn load(
         &self,
@@ -34,35 +35,100 @@ pub trait Architecture: Send + Sync {
 /// not fit.
 pub type FromConfig = fn(&serde_json::Value) -> Result<Arc<dyn Architecture>, String>;
 
-/// One supported family.
+/// One supported family. What a checkpoint without an entry in backbones.toml is given is here too.
 pub struct Family {
-    /// `model_type` in config.json, and `family` in backbones.toml.
+    /// `family` in backbones.toml.
     pub name: &'static str,
+    /// `model_type` in config.json.
+    pub model_types: &'static [&'static str],
     /// Its configuration reader.
     pub from_config: FromConfig,
-    /// The image's feature for k-NN, for checkpoints without an entry in backbones.toml.
-    pub knn: KnnRecipe,
+    /// Which tokens a head sees.
+    pub recipe: Recipe,
+    /// Mean of the normalisation, RGB.
+    pub mean: [f32; 3],
+    /// Standard deviation of the normalisation, RGB.
+    pub std: [f32; 3],
     /// Whether checkpoints of it exist (the pixel floor has none).
     pub published: bool,
+}
+
+impl Family {
+    /// A family with images normalised by ImageNet's statistics, and the class token after the final
+    /// norm as an image's feature.
+    const fn new(
+        name: &'static str,
+        model_types: &'static [&'static str],
+        from: FromConfig,
+    ) -> Self {
+        Self {
+            name,
+            model_types,
+            from_config: from,
+            recipe: recipe(Tokens::SummaryMean, true, true),
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+            published: true,
+        }
+    }
+}
+
+const fn recipe(tokens: Tokens, final_norm: bool, dense_summary: bool) -> Recipe {
+    Recipe { knn: KnnRecipe { tokens, final_norm }, dense_summary }
 }
 
 /// Every supported family.
 pub static FAMILIES: &[Family] = &[
     Family {
-        name: "pixio",
-        from_config: |config| Ok(Arc::new(PixioConfig::from_transformers(config)?)),
-        knn: KnnRecipe { tokens: Tokens::SummaryMean, final_norm: false },
-        published: true,
+        recipe: recipe(Tokens::SummaryMean, false, true),
+        ..Family::new("pixio", &["pixio"], |config| {
+            Ok(Arc::new(PixioConfig::from_transformers(config)?))
+        })
+    },
+    Family::new("mae", &["vit_mae"], |config| Ok(Arc::new(mae::from_transformers(config)?))),
+    Family::new("dinov2", &["dinov2"], |config| Ok(Arc::new(dinov2::from_transformers(config)?))),
+    Family::new("dinov2_with_registers", &["dinov2_with_registers"], |config| {
+        Ok(Arc::new(dinov2::with_registers(config)?))
+    }),
+    Family {
+        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        ..Family::new("clip", &["clip", "clip_vision_model"], |config| {
+            Ok(Arc::new(clip::from_transformers(config)?))
+        })
     },
     Family {
-        name: "pixels",
-        from_config: |_| Ok(Arc::new(pixels::Make)),
-        knn: KnnRecipe { tokens: Tokens::SummaryMean, final_norm: false },
+        recipe: recipe(Tokens::Pooled, true, false),
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        ..Family::new("siglip", &["siglip", "siglip_vision_model"], |config| {
+            Ok(Arc::new(siglip::from_transformers(config)?))
+        })
+    },
+    Family {
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        ..Family::new("vit", &["vit"], |config| Ok(Arc::new(vit::from_transformers(config)?)))
+    },
+    Family {
+        recipe: recipe(Tokens::SummaryMean, true, false),
+        ..Family::new("dinov3_vit", &["dinov3_vit"], |config| {
+            Ok(Arc::new(dinov3::from_transformers(config)?))
+        })
+    },
+    Family {
+        recipe: recipe(Tokens::SummaryMean, false, true),
         published: false,
+        ..Family::new("pixels", &[], |_| Ok(Arc::new(pixels::Make)))
     },
 ];
 
-/// The family of that name.
+/// The family of that name in backbones.toml.
 pub fn family(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
+}
+
+/// The family of that `model_type` in config.json.
+pub fn family_of_model_type(name: &str) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| family.model_types.contains(&name))
 }

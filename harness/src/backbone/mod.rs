@@ -1,14 +1,24 @@
 //! Backbones: frozen encoders behind one question, "what are the tokens after these blocks?"
 //!
-//! A family is one file (a [`Backbone`] implementation, its config reader and its name map) and one
-//! entry in [`families`]. Families share the blocks of `transformer.rs` and the position resize of
-//! `position.rs`, not one struct with a flag for everything.
+//! A family is one file (its config reader and its name map) and one entry in [`families`]. A vision
+//! transformer says what it is made of (`encoder.rs`), over the blocks of `transformer.rs` and the
+//! position resize of `position.rs`; anything else implements [`Backbone`] itself.
 
+mod clip;
+mod config;
+mod dinov2;
+mod dinov3;
+mod encoder;
 pub mod families;
+mod mae;
+mod names;
 mod pixels;
 pub mod pixio;
+mod pooling;
 mod position;
+mod siglip;
 mod transformer;
+mod vit;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -21,10 +31,12 @@ pub struct Dimensions {
     pub width: usize,
     /// Side of a patch in pixels; image sides must be multiples of it.
     pub patch: usize,
-    /// Side of the square image it was trained on, in pixels.
+    /// Side of the square image it is evaluated on unless backbones.toml says otherwise, in pixels.
     pub resolution: usize,
     /// Number of summary (class) tokens; 0 when there are none.
     pub summary_tokens: usize,
+    /// Number of register tokens, which no head sees.
+    pub registers: usize,
     /// Whether it has patch tokens.
     pub patches: bool,
 }
@@ -40,15 +52,22 @@ pub struct Wanted {
     pub summary: bool,
     /// Summary tokens after the encoder's final norm.
     pub summary_norm: bool,
+    /// The token of the encoder's own pooling head.
+    pub pooled: bool,
 }
 
 impl Wanted {
     /// Everything.
     pub const ALL: Self =
-        Self { patches: true, patches_norm: true, summary: true, summary_norm: true };
+        Self { patches: true, patches_norm: true, summary: true, summary_norm: true, pooled: true };
     /// Summary tokens before the final norm, as k-NN uses them.
-    pub const SUMMARY: Self =
-        Self { patches: false, patches_norm: false, summary: true, summary_norm: false };
+    pub const SUMMARY: Self = Self {
+        patches: false,
+        patches_norm: false,
+        summary: true,
+        summary_norm: false,
+        pooled: false,
+    };
 }
 
 /// The tokens after one block; a field is `None` when it was not wanted or the encoder has no such
@@ -67,6 +86,8 @@ pub struct Tap {
     pub summary: Option<Tensor>,
     /// `[B, S, D]`, after the final norm.
     pub summary_norm: Option<Tensor>,
+    /// `[B, 1, D]`: the final-norm patches through the encoder's own pooling head.
+    pub pooled: Option<Tensor>,
 }
 
 /// What can go wrong in a forward pass.

@@ -31,6 +31,7 @@ impl Architecture for Make {
             patch: SIDE,
             resolution: SIDE,
             summary_tokens: 1,
+            registers: 0,
             patches: false,
         }
     }
@@ -45,6 +46,10 @@ impl Architecture for Make {
 
     fn fingerprint(&self) -> Fingerprint {
         schema::fingerprint(&("pixels", SIDE, SQUARE))
+    }
+
+    fn positions(&self) -> String {
+        "none".to_owned()
     }
 
     fn load(&self, _: &Weights, _: &Placement) -> Result<Box<dyn Backbone>, WeightsError> {
@@ -78,6 +83,7 @@ impl Backbone for Pixels {
             patches_norm: None,
             summary: wanted.summary.then(summary).flatten(),
             summary_norm: wanted.summary_norm.then(summary).flatten(),
+            pooled: None,
         };
         Ok(blocks.iter().map(tap).collect())
     }

@@ -1,24 +1,55 @@
-//! Bicubic resize of a position embedding, as `torch.nn.functional.interpolate(mode="bicubic",
-//! align_corners=False, antialias=False)` computes it: cubic convolution with a = -0.75 and indices
-//! clamped at the border (Keys, 1981).
+//! Resize of a position embedding to another grid, as PyTorch's `interpolate(mode="bicubic",
+//! align_corners=False)` computes it: cubic convolution (Keys, 1981), with a = -0.75 and indices
+//! clamped at the border, or, antialiased, with a = -0.5 and weights normalised over what is inside.
 
 use candle_core::{DType, Result, Tensor};
+use serde::Serialize;
 
-const A: f64 = -0.75;
+/// How positions are fitted to a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) enum Resize {
+    /// By the sizes of the grids.
+    Size,
+    /// By the sizes of the grids, antialiased.
+    SizeAntialias,
+    /// By the factor (new + 0.1) / old, as the authors of DINOv2 do.
+    FactorOffset,
+}
+
+impl Resize {
+    /// In words.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::Size => "bicubic by size",
+            Self::SizeAntialias => "bicubic by size, antialiased",
+            Self::FactorOffset => "bicubic by the factor (new + 0.1) / old",
+        }
+    }
+
+    /// `[output, input]` interpolation weights, row-major.
+    fn weights(self, input: usize, output: usize) -> Vec<f32> {
+        match self {
+            Self::Size => plain(input, output, input as f64 / output as f64),
+            Self::SizeAntialias => antialiased(input, output),
+            Self::FactorOffset => plain(input, output, input as f64 / (output as f64 + 0.1)),
+        }
+    }
+}
 
 /// Resizes `positions [1, H*W, D]` on a grid `from = (H, W)` to `to = (H', W')`: `[1, H'*W', D]`.
 pub(super) fn resize(
     positions: &Tensor,
     from: (usize, usize),
     to: (usize, usize),
+    how: Resize,
 ) -> Result<Tensor> {
     if from == to {
         return Ok(positions.clone());
     }
     let device = positions.device();
     let width = positions.dim(2)?;
-    let rows = Tensor::from_vec(weights(from.0, to.0), (to.0, from.0), device)?;
-    let columns = Tensor::from_vec(weights(from.1, to.1), (to.1, from.1), device)?;
+    let rows = Tensor::from_vec(how.weights(from.0, to.0), (to.0, from.0), device)?;
+    let columns = Tensor::from_vec(how.weights(from.1, to.1), (to.1, from.1), device)?;
     let x = positions.to_dtype(DType::F32)?;
     // [H, W*D] by rows, then [W, H'*D] by columns.
     let x = rows.matmul(&x.reshape((from.0, from.1 * width))?)?;
@@ -28,15 +59,15 @@ pub(super) fn resize(
     x.reshape((1, to.0 * to.1, width))
 }
 
-/// `[output, input]` interpolation weights, row-major.
-fn weights(input: usize, output: usize) -> Vec<f32> {
-    let scale = input as f64 / output as f64;
+/// Weights for a step of `scale` inputs an output.
+fn plain(input: usize, output: usize, scale: f64) -> Vec<f32> {
+    const A: f64 = -0.75;
     let mut matrix = vec![0f32; input * output];
     for (o, row) in matrix.chunks_exact_mut(input).enumerate() {
         let center = (o as f64 + 0.5) * scale - 0.5;
         let first = center.floor();
         let t = center - first;
-        let taps = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+        let taps = [t + 1.0, t, 1.0 - t, 2.0 - t].map(|x| cubic(A, x));
         for (k, weight) in taps.into_iter().enumerate() {
             let index = (first as i64 - 1 + k as i64).clamp(0, input as i64 - 1);
             row[index as usize] += weight as f32;
@@ -45,12 +76,36 @@ fn weights(input: usize, output: usize) -> Vec<f32> {
     matrix
 }
 
-fn near(x: f64) -> f64 {
-    ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+/// Weights with a kernel that is widened where the result is smaller.
+fn antialiased(input: usize, output: usize) -> Vec<f32> {
+    const A: f64 = -0.5;
+    let scale = input as f64 / output as f64;
+    let stretch = scale.max(1.0);
+    let support = 2.0 * stretch;
+    let mut matrix = vec![0f32; input * output];
+    for (o, row) in matrix.chunks_exact_mut(input).enumerate() {
+        let center = (o as f64 + 0.5) * scale;
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let end = ((center + support + 0.5) as usize).min(input);
+        let weight = |i: usize| cubic(A, (i as f64 - center + 0.5) / stretch);
+        let sum: f64 = (first..end).map(weight).sum();
+        for (i, slot) in row.iter_mut().enumerate().take(end).skip(first) {
+            *slot = (weight(i) / sum) as f32;
+        }
+    }
+    matrix
 }
 
-fn far(x: f64) -> f64 {
-    ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+/// Keys' kernel at `x`.
+fn cubic(a: f64, x: f64) -> f64 {
+    let x = x.abs();
+    if x < 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]
@@ -60,9 +115,11 @@ mod tests {
     #[test]
     fn every_output_position_is_an_average() {
         for (input, output) in [(16, 32), (16, 24), (16, 7), (4, 4), (1, 5)] {
-            for row in weights(input, output).chunks(input) {
-                let sum: f32 = row.iter().sum();
-                assert!((sum - 1.0).abs() < 1e-6, "{input} -> {output}: {sum}");
+            for how in [Resize::Size, Resize::SizeAntialias, Resize::FactorOffset] {
+                for row in how.weights(input, output).chunks(input) {
+                    let sum: f32 = row.iter().sum();
+                    assert!((sum - 1.0).abs() < 1e-6, "{how:?} {input} -> {output}: {sum}");
+                }
             }
         }
     }
@@ -70,7 +127,7 @@ mod tests {
     /// `interpolate(torch.tensor([[[[0., 1., 4., 9.]]]]), size=(1, 6), mode="bicubic")` of torch.
     #[test]
     fn a_row_matches_torch() {
-        let weights = weights(4, 6);
+        let weights = Resize::Size.weights(4, 6);
         let row = |o: usize| -> f32 {
             weights[o * 4..o * 4 + 4].iter().zip([0.0, 1.0, 4.0, 9.0]).map(|(w, x)| w * x).sum()
         };

@@ -1,6 +1,7 @@
 //! The pre-norm transformer block that vision encoders share.
 
 use candle_core::{DType, Device, Result, Tensor};
+use serde::Serialize;
 
 use crate::weights::{Expected, Weights, WeightsError};
 
@@ -63,6 +64,32 @@ impl Dense {
         Ok(Self { weight, bias })
     }
 
+    /// As [`Dense::load`], with every output multiplied by its element of the vector `scale`.
+    fn load_scaled(
+        weights: &Weights,
+        name: &str,
+        scale: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, WeightsError> {
+        let exact = Self::load(weights, name, true, DType::F32, device)?;
+        let scale = weights.load(scale, DType::F32, device)?;
+        let scaled = || -> Result<Self> {
+            let weight = exact.weight.broadcast_mul(&scale.unsqueeze(1)?)?.to_dtype(dtype)?;
+            let bias = match &exact.bias {
+                Some(bias) => Some((bias * &scale)?.to_dtype(dtype)?),
+                None => None,
+            };
+            Ok(Self { weight, bias })
+        };
+        scaled().map_err(|source| WeightsError::Convert { name: name.to_owned(), source })
+    }
+
+    /// `[.., in] -> [.., out]`, in the weight's dtype.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+
     pub(super) fn expected(name: &str, shape: &[usize], bias: bool, to: &mut Vec<Expected>) {
         to.push(Expected { name: format!("{name}.weight"), shape: shape.to_vec() });
         if bias {
@@ -71,38 +98,140 @@ impl Dense {
     }
 }
 
-/// `x + attention(norm1(x))`, then `x + mlp(norm2(x))`, with exact GELU; the residual stream is f32.
+/// Which parts of the joint query, key and value projection have a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) enum QkvBias {
+    /// None.
+    None,
+    /// All, in one tensor.
+    Packed,
+    /// Each on its own: `attn.q.bias`, `attn.k.bias`, `attn.v.bias`, where it has one.
+    Split {
+        /// The query.
+        query: bool,
+        /// The key.
+        key: bool,
+        /// The value.
+        value: bool,
+    },
+}
+
+impl QkvBias {
+    fn split(self) -> Option<[(&'static str, bool); 3]> {
+        match self {
+            Self::Split { query, key, value } => Some([("q", query), ("k", key), ("v", value)]),
+            _ => None,
+        }
+    }
+}
+
+/// The hidden layer of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) enum Mlp {
+    /// Exact (erf) GELU.
+    Gelu,
+    /// `x sigmoid(1.702 x)`.
+    QuickGelu,
+    /// GELU by the tanh approximation.
+    GeluTanh,
+    /// `silu(a) * b` of a projection to twice the width (Shazeer, arXiv 2002.05202).
+    SwiGlu,
+}
+
+impl Mlp {
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::SwiGlu => ["mlp.w12", "mlp.w3"],
+            _ => ["mlp.fc1", "mlp.fc2"],
+        }
+    }
+
+    /// `[.., D] -> [.., hidden]`, in the weight's dtype.
+    pub(super) fn hidden(self, x: &Tensor, layer: &Dense) -> Result<Tensor> {
+        if self == Self::Gelu {
+            return ops::linear_gelu(x, &layer.weight, layer.bias.as_ref());
+        }
+        let y = layer.forward(x)?;
+        let dtype = y.dtype();
+        let y = y.to_dtype(DType::F32)?;
+        let y = match self {
+            Self::Gelu => y.gelu_erf()?,
+            Self::QuickGelu => ((&y * 1.702)?.silu()? * (1.0 / 1.702))?,
+            Self::GeluTanh => y.gelu()?,
+            Self::SwiGlu => {
+                let parts = y.chunk(2, candle_core::D::Minus1)?;
+                (parts[0].contiguous()?.silu()? * parts[1].contiguous()?)?
+            }
+        };
+        y.to_dtype(dtype)
+    }
+}
+
+/// Rotary position embedding (Su et al., arXiv 2104.09864) of some grid: cosines and sines
+/// `[N, D / heads]` over all tokens, 1 and 0 for those without a place on the grid.
+pub(super) struct Rotation {
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
+}
+
+impl Rotation {
+    /// Rotates `x [B, H, N, Dh]` in f32; the two halves of `Dh` are the two coordinates of each plane.
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = x.to_dtype(DType::F32)?.contiguous()?;
+        let half = wide.dim(3)? / 2;
+        let turned =
+            Tensor::cat(&[&wide.narrow(3, half, half)?.neg()?, &wide.narrow(3, 0, half)?], 3)?;
+        (wide.broadcast_mul(&self.cos)? + turned.broadcast_mul(&self.sin)?)?.to_dtype(x.dtype())
+    }
+}
+
+/// `x + scale1 attention(norm1(x))`, then `x + scale2 mlp(norm2(x))`; the residual stream is f32. The
+/// scales (LayerScale, Touvron et al., arXiv 2103.17239), where there are any, are multiplied into
+/// the layers before them when those are loaded.
 pub(super) struct Block {
     heads: usize,
     norm1: Norm,
     qkv: Dense,
     proj: Dense,
     norm2: Norm,
+    mlp: Mlp,
     fc1: Dense,
     fc2: Dense,
 }
 
 /// What a block's tensors look like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct BlockShape {
     pub(super) width: usize,
+    /// Width of the MLP's hidden layer (of SwiGLU's product).
     pub(super) hidden: usize,
     pub(super) heads: usize,
-    pub(super) qkv_bias: bool,
+    pub(super) qkv_bias: QkvBias,
+    pub(super) mlp: Mlp,
+    pub(super) layer_scale: bool,
     pub(super) eps: f64,
 }
 
 impl Block {
     /// The tensors of block `i`, by the names the Pixio, MAE and DINOv2 authors use.
     pub(super) fn expected(i: usize, shape: &BlockShape, to: &mut Vec<Expected>) {
-        let BlockShape { width, hidden, qkv_bias, .. } = *shape;
+        let BlockShape { width, hidden, qkv_bias, mlp, .. } = *shape;
         let at = |part: &str| format!("blocks.{i}.{part}");
+        let vector = |part: &str| Expected { name: at(part), shape: vec![width] };
         Norm::expected(&at("norm1"), width, to);
-        Dense::expected(&at("attn.qkv"), &[3 * width, width], qkv_bias, to);
+        let packed = qkv_bias == QkvBias::Packed;
+        Dense::expected(&at("attn.qkv"), &[3 * width, width], packed, to);
+        let split = qkv_bias.split().into_iter().flatten().filter(|(_, there)| *there);
+        to.extend(split.map(|(part, _)| vector(&format!("attn.{part}.bias"))));
         Dense::expected(&at("attn.proj"), &[width, width], true, to);
         Norm::expected(&at("norm2"), width, to);
-        Dense::expected(&at("mlp.fc1"), &[hidden, width], true, to);
-        Dense::expected(&at("mlp.fc2"), &[width, hidden], true, to);
+        let [fc1, fc2] = mlp.names().map(at);
+        let rows = if mlp == Mlp::SwiGlu { 2 * hidden } else { hidden };
+        Dense::expected(&fc1, &[rows, width], true, to);
+        Dense::expected(&fc2, &[width, hidden], true, to);
+        if shape.layer_scale {
+            to.extend(["ls1.gamma", "ls2.gamma"].map(vector));
+        }
     }
 
     pub(super) fn load(
@@ -113,26 +242,53 @@ impl Block {
         device: &Device,
     ) -> std::result::Result<Self, WeightsError> {
         let at = |part: &str| format!("blocks.{i}.{part}");
-        let dense = |part, bias| Dense::load(weights, &at(part), bias, dtype, device);
         let norm = |part| Norm::load(weights, &at(part), shape.eps, device);
+        let scaled = |part: &str, scale: &str| match shape.layer_scale {
+            true => Dense::load_scaled(weights, &at(part), &at(scale), dtype, device),
+            false => Dense::load(weights, &at(part), true, dtype, device),
+        };
+        let packed = shape.qkv_bias == QkvBias::Packed;
+        let mut qkv = Dense::load(weights, &at("attn.qkv"), packed, dtype, device)?;
+        if let Some(parts) = shape.qkv_bias.split() {
+            let convert = |source| WeightsError::Convert { name: at("attn.qkv.bias"), source };
+            let mut biases = Vec::with_capacity(3);
+            for (part, there) in parts {
+                biases.push(match there {
+                    true => weights.load(&at(&format!("attn.{part}.bias")), dtype, device)?,
+                    false => Tensor::zeros(shape.width, dtype, device).map_err(convert)?,
+                });
+            }
+            qkv.bias = Some(Tensor::cat(&biases, 0).map_err(convert)?);
+        }
+        let [fc1, fc2] = shape.mlp.names();
         Ok(Self {
             heads: shape.heads,
             norm1: norm("norm1")?,
-            qkv: dense("attn.qkv", shape.qkv_bias)?,
-            proj: dense("attn.proj", true)?,
+            qkv,
+            proj: scaled("attn.proj", "ls1.gamma")?,
             norm2: norm("norm2")?,
-            fc1: dense("mlp.fc1", true)?,
-            fc2: dense("mlp.fc2", true)?,
+            mlp: shape.mlp,
+            fc1: Dense::load(weights, &at(fc1), true, dtype, device)?,
+            fc2: scaled(fc2, "ls2.gamma")?,
         })
     }
 
     /// `[B, N, D] -> [B, N, D]`, f32.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let qkv = ops::linear(&self.norm1.forward(x)?, &self.qkv.weight, self.qkv.bias.as_ref())?;
-        let attended = ops::attention(&qkv, self.heads, None)?;
+    pub(super) fn forward(&self, x: &Tensor, rotation: Option<&Rotation>) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
+        let attended = match rotation {
+            None => ops::attention(&qkv, self.heads, None)?,
+            Some(rotation) => {
+                let (batch, tokens, width) = qkv.dims3()?;
+                let parts =
+                    qkv.reshape((batch, tokens, 3, self.heads, width / (3 * self.heads)))?;
+                let part = |i: usize| parts.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
+                let (q, k) = (rotation.apply(&part(0)?)?, rotation.apply(&part(1)?)?);
+                ops::attention_qkv(&q, &k, &part(2)?, None)?
+            }
+        };
         let x = ops::linear_residual(&attended, &self.proj.weight, self.proj.bias.as_ref(), x)?;
-        let hidden =
-            ops::linear_gelu(&self.norm2.forward(&x)?, &self.fc1.weight, self.fc1.bias.as_ref())?;
+        let hidden = self.mlp.hidden(&self.norm2.forward(&x)?, &self.fc1)?;
         ops::linear_residual(&hidden, &self.fc2.weight, self.fc2.bias.as_ref(), &x)
     }
 }

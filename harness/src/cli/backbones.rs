@@ -72,7 +72,9 @@ fn architecture(entry: &Entry) -> Result<std::sync::Arc<dyn Architecture>, CliEr
 }
 
 fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
-    let dimensions = architecture(entry)?.dimensions();
+    let architecture = architecture(entry)?;
+    let dimensions = architecture.dimensions();
+    let preparation = entry.preparation().map_err(CliError::Embedded)?;
     Ok(json!({
         "name": name,
         "title": entry.title,
@@ -86,19 +88,21 @@ fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
         "width": dimensions.width,
         "patch": dimensions.patch,
         "summary_tokens": dimensions.summary_tokens,
-        "resolution": resolution(entry)?,
+        "registers": dimensions.registers,
+        "positions": architecture.positions(),
+        "resolution": preparation.resolution,
+        "mean": preparation.mean,
+        "std": preparation.std,
         "knn": { "tokens": entry.recipe.knn.tokens, "final_norm": entry.recipe.knn.final_norm },
+        "dense_summary": entry.recipe.dense_summary && dimensions.summary_tokens > 0,
         "source": entry.source,
     }))
 }
 
-fn resolution(entry: &Entry) -> Result<usize, CliError> {
-    let defaults = &registry::builtin().map_err(CliError::Embedded)?.defaults;
-    Ok(entry.resolution.unwrap_or(defaults.resolution))
-}
-
 fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
-    let dimensions = architecture(entry)?.dimensions();
+    let architecture = architecture(entry)?;
+    let dimensions = architecture.dimensions();
+    let preparation = entry.preparation().map_err(CliError::Embedded)?;
     let weights = match (&entry.repository, entry.gated) {
         (None, _) => format!("none published; random:{name} for seeded random weights"),
         (Some(repository), gated) => {
@@ -107,11 +111,28 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
             format!("hf:{repository}@{revision}{gate}")
         }
     };
-    let tokens = match entry.recipe.knn.tokens {
-        schema::Tokens::SummaryMean => "mean of the class tokens",
-        schema::Tokens::PatchMean => "mean of the patch tokens",
-    };
     let norm = if entry.recipe.knn.final_norm { "after" } else { "before" };
+    let knn = match (entry.recipe.knn.tokens, dimensions.summary_tokens) {
+        (schema::Tokens::Pooled, _) => "pooling head over the last block".to_owned(),
+        (schema::Tokens::SummaryMean, 1) => {
+            format!("class token of the last block, {norm} the final norm")
+        }
+        (schema::Tokens::SummaryMean, _) => {
+            format!("mean of the class tokens of the last block, {norm} the final norm")
+        }
+        (schema::Tokens::PatchMean, _) => {
+            format!("mean of the patch tokens of the last block, {norm} the final norm")
+        }
+    };
+    let dense = match (entry.recipe.dense_summary, dimensions.summary_tokens) {
+        (true, 1) => "patch tokens joined with the class token, after the final norm",
+        (true, 2..) => "patch tokens joined with the mean class token, after the final norm",
+        _ => "patch tokens alone, after the final norm",
+    };
+    let registers = match dimensions.registers {
+        0 => String::new(),
+        count => format!(", {count} registers"),
+    };
     let lines = [
         ("title", entry.title.clone()),
         ("family", entry.family.clone()),
@@ -121,17 +142,21 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
         (
             "encoder",
             format!(
-                "{} blocks of width {}, patch {}, {} class tokens",
+                "{} blocks of width {}, patch {}, {} class tokens{registers}",
                 dimensions.blocks, dimensions.width, dimensions.patch, dimensions.summary_tokens
             ),
         ),
-        ("resolution", format!("{} pixels", resolution(entry)?)),
-        ("k-NN feature", format!("{tokens} of the last block, {norm} the final norm")),
+        ("positions", architecture.positions()),
+        ("resolution", format!("{} pixels", preparation.resolution)),
+        ("image", "shorter side to that, bicubic (Pillow); centre crop".to_owned()),
+        ("mean, std", format!("{:?}, {:?}", preparation.mean, preparation.std)),
+        ("k-NN feature", knn),
+        ("dense feature", dense.to_owned()),
         ("source", entry.source.clone()),
     ];
     let mut text = format!("{name}\n");
     for (key, value) in lines {
-        text.push_str(&format!("  {key:<13} {value}\n"));
+        text.push_str(&format!("  {key:<14} {value}\n"));
     }
     Ok(text)
 }

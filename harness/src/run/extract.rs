@@ -245,10 +245,11 @@ impl Extraction<'_> {
             (Tokens::SummaryMean, true) => Wanted { summary_norm: true, ..Wanted::default() },
             (Tokens::PatchMean, false) => Wanted { patches: true, ..Wanted::default() },
             (Tokens::PatchMean, true) => Wanted { patches_norm: true, ..Wanted::default() },
+            (Tokens::Pooled, _) => Wanted { pooled: true, ..Wanted::default() },
         };
         let taps = backbone.forward(&images, &[stage.block], wanted)?;
         let tokens = taps.into_iter().find_map(|tap: Tap| {
-            tap.summary.or(tap.summary_norm).or(tap.patches).or(tap.patches_norm)
+            tap.summary.or(tap.summary_norm).or(tap.patches).or(tap.patches_norm).or(tap.pooled)
         });
         let tokens =
             tokens.ok_or_else(|| BackboneError::NoTokens(format!("{:?}", stage.tokens)))?;

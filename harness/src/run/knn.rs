@@ -58,8 +58,8 @@ pub(super) fn plan(
             feature: FeatureStage {
                 revision: 1,
                 block: backbone.blocks - 1,
-                tokens: resolved.knn.tokens,
-                final_norm: resolved.knn.final_norm,
+                tokens: resolved.recipe.knn.tokens,
+                final_norm: resolved.recipe.knn.final_norm,
                 dtype: dtype.to_owned(),
             },
             vote,

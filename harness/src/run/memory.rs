@@ -39,7 +39,7 @@ impl EncoderSize {
         dtype: DType,
     ) -> Self {
         let grid = side / dimensions.patch.max(1);
-        let tokens = grid * grid + dimensions.summary_tokens;
+        let tokens = grid * grid + dimensions.summary_tokens + dimensions.registers;
         // The residual stream, its norm, queries, keys and values, and the MLP's four-fold width with
         // what it is made from; similarities of all heads, where they are held at once.
         let wide = 16 * tokens * record.width;

@@ -86,6 +86,16 @@ impl World {
         banks.map(|bank| of_bank(bank.unwrap().path())).collect()
     }
 
+    /// The plans of every run in a folder.
+    pub fn plans(&self, folder: &str) -> Vec<serde_json::Value> {
+        let runs = std::fs::read_dir(self.path(folder)).unwrap();
+        runs.map(|run| {
+            let text = std::fs::read_to_string(run.unwrap().path().join("plan.json")).unwrap();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["plan"].take()
+        })
+        .collect()
+    }
+
     /// Copies a folder of small files into this world.
     pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
         let to = self.path(name);

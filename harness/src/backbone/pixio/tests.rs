@@ -38,7 +38,7 @@ fn a_backbone_class_applies_its_outer_norm() {
 fn decoders_are_ignored_and_strangers_are_not() {
     assert_eq!(canonical("decoder_blocks.0.attn.qkv.weight"), Canonical::Ignored);
     assert_eq!(canonical("mask_token"), Canonical::Ignored);
-    for raw in ["head.weight", "blocks.x.norm1.weight", "blocks.0.ls1.gamma", "blocks.0.norm1"] {
+    for raw in ["head.weight", "blocks.x.norm1.weight", "blocks.0.ls1.weight", "blocks.0.norm1"] {
         assert_eq!(canonical(raw), Canonical::Unknown, "{raw}");
     }
 }

@@ -161,7 +161,7 @@ pub(super) fn plan(
     };
     let dimensions = resolved.architecture.dimensions();
     let of = |head: &str| {
-        let summary = dimensions.summary_tokens > 0;
+        let summary = resolved.recipe.dense_summary && dimensions.summary_tokens > 0;
         let preparation = &resolved.preparation;
         protocol::protocol(&data.dataset, head, backbone, preparation, summary, dtype, &changes)
     };
