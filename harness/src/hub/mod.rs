@@ -37,7 +37,7 @@ use self::digest::{Difference, Digest};
 use self::layout::{Layout, is_commit};
 use self::partial::Partial;
 use self::token::Token;
-use self::transfer::{LONGEST_PAUSE, Transfer, Wanted};
+use self::transfer::{LONGEST_PAUSE, Transfer, Wanted, shown};
 use crate::http;
 use crate::progress::Reporter;
 use crate::weights::shard_names;
@@ -365,7 +365,7 @@ impl<'a> Session<'a> {
             _ => 0,
         };
         match (status, error) {
-            (401 | 403, _) => gated(&reference.repository, self.endpoint.as_str(), status),
+            (401 | 403, _) => gated(&reference.repository, &self.endpoint, status),
             (404, _) => HubError::NotFound(reference),
             (408 | 429 | 500..=599, _) => HubError::Unreachable {
                 reference,
@@ -391,7 +391,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn gated(repository: &str, endpoint: &str, status: u16) -> HubError {
-    let page = format!("{}/{repository}", endpoint.trim_end_matches('/'));
+fn gated(repository: &str, endpoint: &Url, status: u16) -> HubError {
+    let page = format!("{}/{repository}", shown(endpoint).trim_end_matches('/'));
     HubError::Gated { repository: repository.to_owned(), page, status }
 }

@@ -256,7 +256,7 @@ impl<'a> Transfer<'a> {
             200 => Ok(response),
             206 | 416 if from > 0 => Ok(response),
             401 | 403 if of_hub => {
-                Err(gated(&self.reference.repository, self.endpoint.as_str(), status).into())
+                Err(gated(&self.reference.repository, &self.endpoint, status).into())
             }
             404 if of_hub => {
                 let (reference, file) = (self.reference.clone(), wanted.file.to_owned());
@@ -322,7 +322,7 @@ fn is_hub(endpoint: &Url, url: &Url) -> bool {
 }
 
 /// An address for messages: without a password, and without the query, which may be a signature.
-fn shown(url: &Url) -> String {
+pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);
