@@ -54,6 +54,10 @@ fn the_sample_table_is_the_committed_one_and_the_second_time_nothing_runs() {
     let parquet = world.run(&["table", "--format", "parquet", "--output", "table.parquet"]);
     assert_eq!(parquet.status, Some(0), "{}", parquet.stderr);
     assert!(fs::read(world.path("table.parquet")).unwrap().starts_with(b"PAR1"));
+    assert!(csv.lines().skip(1).any(|row| !row.contains(",,")), "no interval: {csv}");
+    let compared = world.run(&["compare", "random:pixio-nano", "pixels"]);
+    assert_eq!(compared.status, Some(0), "{}", compared.stderr);
+    insta::assert_snapshot!("sample_compare", compared.stdout);
     chance(&world);
 }
 

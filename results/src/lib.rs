@@ -3,14 +3,18 @@
 //! [`Store`] keeps run folders under one `--out` folder (the format is in the documentation of
 //! [`schema::RunRecord`]), [`frame`] joins records into one long frame, [`render`] writes it in
 //! the formats of [`Format`] and [`runs_table`] lists what is in the store. [`picture`] shows a
-//! validation image with its truth, prediction and error.
+//! validation image with its truth, prediction and error. [`statistics`] puts intervals around a run's
+//! numbers when it is finished, and [`compare`] sets backbones against each other on the same images.
 
+pub mod compare;
 mod font;
 mod frame;
 mod headline;
+mod layout;
 pub mod picture;
 mod predictions;
 mod runs;
+pub mod statistics;
 mod store;
 mod table;
 mod text;
@@ -19,7 +23,8 @@ mod text;
 mod fixtures;
 
 pub use frame::{COLUMNS, LongRow, frame, long_rows};
+pub use layout::{Layout, LayoutError};
 pub use predictions::{PredictionsError, read_rows, write_rows};
-pub use runs::{RunLine, run_lines, runs_json, runs_table};
+pub use runs::{RunLine, left_out, run_lines, runs_json, runs_table};
 pub use store::{Listed, RunDir, Status, Store, StoreError, remove_unfinished, write_whole};
-pub use table::{Exporter, Format, TableError, TableOptions, UnknownFormat, render};
+pub use table::{Exporter, Format, TableError, TableOptions, UnknownFormat, choose, render};

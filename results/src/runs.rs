@@ -81,6 +81,20 @@ pub fn runs_table(listed: &[Listed]) -> String {
     format!("{}\n{reasons}", table.trim_fmt())
 }
 
+/// How many runs a table over these leaves out, by state; none where all are finished.
+pub fn left_out(listed: &[Listed]) -> Option<String> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for run in run_lines(listed).iter().filter(|run| run.status != "finished") {
+        let status = if run.status == "newer-format" { "of a newer format" } else { run.status };
+        match counts.iter_mut().find(|(known, _)| *known == status) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((status, 1)),
+        }
+    }
+    let told: Vec<_> = counts.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    (!told.is_empty()).then(|| format!("runs left out: {}", told.join(", ")))
+}
+
 fn line(listed: &Listed) -> RunLine {
     let empty = |status| RunLine {
         status,
@@ -132,6 +146,12 @@ fn done(record: &RunRecord, line: RunLine) -> RunLine {
 mod tests {
     use super::*;
     use crate::fixtures::{dense_record, on_sample_data, plan, record, untrained};
+
+    #[test]
+    fn what_a_table_leaves_out_is_counted_by_state() {
+        insta::assert_snapshot!(left_out(&listed()).unwrap(), @"runs left out: 1 unfinished, 1 failed, 1 of a newer format, 1 unreadable");
+        assert_eq!(left_out(&listed()[..2]), None);
+    }
 
     fn listed() -> Vec<Listed> {
         let sample = on_sample_data(untrained(record("random:pixio-nano", 31.25)));

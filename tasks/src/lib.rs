@@ -9,5 +9,6 @@ pub mod data;
 pub mod dense;
 pub mod image;
 pub mod metrics;
-pub mod random;
 pub mod sample;
+
+pub use schema::random;

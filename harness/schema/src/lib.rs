@@ -1,4 +1,5 @@
-//! What the other crates share without knowing each other: protocols, metrics, records and rows.
+//! What the other crates share without knowing each other: protocols, metrics, records, rows and
+//! [`random`] draws.
 //!
 //! Nothing here computes a result. `tasks` fills protocols in, `harness` runs them, `results`
 //! keeps and shows what came out.
@@ -7,6 +8,7 @@ mod dense;
 mod fingerprint;
 mod metric;
 mod protocol;
+pub mod random;
 mod real;
 mod record;
 

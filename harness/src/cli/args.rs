@@ -37,6 +37,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print results as a table
     Table(TableArgs),
+    /// Compare backbones on the same images: intervals, p-values, ranks
+    Compare(CompareArgs),
     /// List runs: finished, unfinished and failed
     Runs(RunsArgs),
     /// Data sets: list, status, sample
@@ -175,10 +177,16 @@ pub struct RunArgs {
 /// `pixio-eval table`.
 #[derive(Args, Clone, Debug)]
 pub struct TableArgs {
-    /// Folder of results
+    /// Folder of results; repeatable
     #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub out: PathBuf,
-    /// text, md, latex, csv, json or parquet; csv, json and parquet are the long form, one row a
+    pub out: Vec<PathBuf>,
+    /// wide (everything), depth, segmentation, cortexbench, sizes, blocks, ablation, or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "wide")]
+    pub layout: String,
+    /// With a layout of the paper's tables: its published figures above our runs
+    #[arg(long)]
+    pub published: bool,
+    /// text, md, latex, html, csv, json or parquet; csv, json and parquet are the long form, one row a
     /// value at full precision
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: results::Format,
@@ -196,12 +204,35 @@ pub struct TableArgs {
     pub output: Option<PathBuf>,
 }
 
+/// `pixio-eval compare`.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// Two or more backbones, by their name in the table
+    #[arg(required = true, num_args = 2.., value_name = "BACKBONE")]
+    pub backbones: Vec<String>,
+    /// Folder of results; repeatable
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub out: Vec<PathBuf>,
+    /// Only this data set, or TASK/HEAD; repeatable
+    #[arg(long, value_name = "TASK")]
+    pub task: Vec<String>,
+    /// Compare by this metric (default: each task's first: top1 at the smallest k, rmse, miou)
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
+    /// With more than two backbones, also print every pair
+    #[arg(long)]
+    pub pairs: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `pixio-eval runs`.
 #[derive(Args, Clone, Debug)]
 pub struct RunsArgs {
-    /// Folder of results
+    /// Folder of results; repeatable
     #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub out: PathBuf,
+    pub out: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -51,6 +51,15 @@ pub enum CliError {
         /// Why.
         why: String,
     },
+    /// Nothing to compare.
+    #[error(transparent)]
+    Compare(#[from] results::compare::CompareError),
+    /// No table in the layout.
+    #[error(transparent)]
+    Layout(#[from] results::LayoutError),
+    /// Published figures have no place in the layout of everything.
+    #[error("--published needs a layout of the paper's tables, for example --layout depth")]
+    NeedsLayout,
     /// A format that is no text goes to a file.
     #[error("--format {0} is not text; it needs --output FILE")]
     NeedsFile(results::Format),
@@ -120,6 +129,7 @@ impl CliError {
                 }
                 _ => Vec::new(),
             },
+            Self::Compare(_) => one("`pixio-eval runs` lists every run under --out"),
             Self::Interrupted => Vec::new(),
             Self::Image(_) => one("features takes JPEG and PNG files"),
             _ => Vec::new(),

@@ -3,6 +3,7 @@
 pub mod args;
 mod backbones;
 mod cache;
+mod compare;
 mod data;
 mod doctor;
 mod error;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::All(args) => run::all(args, &reporter),
         Command::Run(args) => run::run(args, &reporter),
         Command::Table(args) => table::table(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => table::runs(&args),
         Command::Data(command) => data::data(command, &reporter),
         Command::Backbones(command) => backbones::backbones(command, &reporter),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 
 pub(super) const PLAN: &str = "plan.json";
-pub(super) const PREDICTIONS: &str = "predictions.parquet";
+pub(crate) const PREDICTIONS: &str = "predictions.parquet";
 pub(super) const RECORD: &str = "record.json";
 pub(super) const FAILED: &str = "failed.txt";
 

@@ -2,6 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use schema::{RunPlan, RunRecord};
 
 use super::StoreError;
@@ -71,13 +72,13 @@ pub(super) fn list(out: &Path) -> Result<Vec<Listed>, StoreError> {
         }
         level = next;
     }
-    for folder in level.into_iter().filter(|folder| is_run(folder)) {
+    listed.par_extend(level.into_par_iter().filter(|folder| is_run(folder)).map(|folder| {
         let status = read(&folder).unwrap_or_else(|error| match error {
             StoreError::NewerFormat { found, .. } => Status::NewerFormat { found },
             error => Status::Unreadable { why: error.to_string() },
         });
-        listed.push(Listed { folder, status });
-    }
+        Listed { folder, status }
+    }));
     listed.sort_by(|a, b| a.folder.cmp(&b.folder));
     Ok(listed)
 }

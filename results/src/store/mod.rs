@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows};
 
 pub use error::StoreError;
-use files::{FAILED, PLAN, PREDICTIONS, PlanFile, RECORD, folder_name};
+pub(crate) use files::PREDICTIONS;
+use files::{FAILED, PLAN, PlanFile, RECORD, folder_name};
 pub use files::{remove_unfinished, write_whole};
 pub use list::{Listed, Status};
 
 use crate::predictions::write_rows;
+use crate::statistics::attach;
 
 /// The runs under one out folder; the format is documented at [`RunRecord`].
 #[derive(Clone, Debug)]
@@ -143,6 +145,18 @@ impl Store {
         list::list(&self.out)
     }
 
+    /// Every run folder under any number of out folders, in their order.
+    ///
+    /// # Errors
+    /// When an out folder is none, or cannot be read.
+    pub fn list_all(outs: &[PathBuf]) -> Result<Vec<Listed>, StoreError> {
+        let mut listed = Vec::new();
+        for out in outs {
+            listed.extend(Self::open(out)?.list()?);
+        }
+        Ok(listed)
+    }
+
     fn task_folder(&self, plan: &RunPlan) -> PathBuf {
         self.out.join(folder_name(&plan.task.dataset)).join(folder_name(&plan.task.head))
     }
@@ -169,7 +183,8 @@ impl RunDir {
         &self.plan
     }
 
-    /// Writes the per-sample rows, then the record: from then on the run is finished.
+    /// Writes the per-sample rows, then the record, with the intervals that the rows give: from then
+    /// on the run is finished.
     ///
     /// # Errors
     /// When a file cannot be written; the run is then still unfinished.
@@ -180,8 +195,9 @@ impl RunDir {
             source,
         })?;
         files::write(&self.folder, PREDICTIONS, &bytes)?;
-        let record =
-            RunRecord { format: FORMAT, plan: self.plan.clone(), outcome: outcome.clone() };
+        let mut outcome = outcome.clone();
+        attach(&mut outcome.metrics, rows);
+        let record = RunRecord { format: FORMAT, plan: self.plan.clone(), outcome };
         files::write_json(&self.folder, RECORD, &record)?;
         Ok(record)
     }

@@ -285,6 +285,49 @@ fn a_number_json_cannot_hold_is_refused_before_it_is_written() {
     assert!(matches!(error, StoreError::NotRepresentable { .. }), "{error}");
 }
 
+/// The aim is a table over 5,000 runs in under 3 s on two cores; the bound leaves room for a busy
+/// machine. The runs lie in two out folders.
+#[test]
+fn a_table_over_thousands_of_runs_takes_seconds() {
+    let (root, _) = store();
+    let outs = ["first", "second"].map(|name| root.path().join(name));
+    for i in 0..5000_u64 {
+        let (dataset, head) =
+            [("nyuv2", "linear"), ("nyuv2", "dpt"), ("ade20k", "linear"), ("ade20k", "dpt")]
+                [i as usize % 4];
+        let mut record = dense_record(&format!("backbone-{}", i / 4 % 250), dataset, head, 0.5);
+        record.plan.seed = i / 1000;
+        record.plan.backbone.identity = schema::fingerprint(&(i / 4 % 250));
+        let epoch = |epoch| EpochRecord {
+            epoch,
+            loss: Some(1.0 / epoch as f64),
+            skipped_groups: 0,
+            metrics: record.outcome.metrics.iter().map(|m| (m.name.clone(), m.value)).collect(),
+        };
+        record.outcome.curve = (1..=60).map(epoch).collect();
+        let name = format!("backbone-{}", record.plan.key().short());
+        let folder = outs[i as usize % 2].join(dataset).join(head).join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("record.json"), serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+    let began = std::time::Instant::now();
+    let records: Vec<RunRecord> = (Store::list_all(&outs).unwrap().into_iter())
+        .filter_map(|listed| match listed.status {
+            Status::Finished(record) => Some(*record),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(records.len(), 5000);
+    println!("5,000 records: {:.2} s", began.elapsed().as_secs_f64());
+    for format in [crate::Format::Text, crate::Format::Csv] {
+        let table = crate::render(&records, format, &crate::TableOptions::default()).unwrap();
+        assert!(String::from_utf8(table).unwrap().lines().count() > 1000);
+        println!("and {format}: {:.2} s", began.elapsed().as_secs_f64());
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(seconds < 10.0, "{seconds} s");
+}
+
 fn hostile_name() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),

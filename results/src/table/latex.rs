@@ -101,7 +101,7 @@ fn cells(row: &Row) -> Vec<String> {
 }
 
 /// Text that LaTeX sets as it is.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in clean(text).chars() {
         match c {
@@ -114,6 +114,7 @@ fn escape(text: &str) -> String {
             // Two dashes in a row would join to a longer one.
             '-' if out.ends_with('-') => out += "{}-",
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            'δ' => out += "$\\delta$",
             '\u{fffd}' => out.push('?'),
             c => out.push(c),
         }

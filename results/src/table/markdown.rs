@@ -72,7 +72,7 @@ fn line(cells: &[String]) -> String {
 }
 
 /// Text that Markdown and the HTML in it show as it is.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in clean(text).chars() {
         match c {

@@ -1,6 +1,7 @@
 //! Tables over records: which runs, in which format.
 
 mod csv;
+mod html;
 mod json;
 mod latex;
 mod markdown;
@@ -15,6 +16,11 @@ use std::str::FromStr;
 use polars::prelude::PolarsError;
 use schema::{Fingerprint, Outcome, RunRecord, Selection};
 
+pub(crate) use html::escape as escape_html;
+pub(crate) use latex::escape as escape_latex;
+pub(crate) use markdown::escape as escape_markdown;
+pub(crate) use wide::{SAMPLE, letter};
+
 use crate::headline::{default_metrics, selection};
 use crate::text::shown_protocol;
 
@@ -27,6 +33,8 @@ pub enum Format {
     Markdown,
     /// LaTeX with booktabs, ready for `\input`.
     Latex,
+    /// HTML tables, for a page that styles them.
+    Html,
     /// Long form, comma-separated, full precision.
     Csv,
     /// Long form, an array of objects; numbers that are not finite are null.
@@ -37,8 +45,8 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 6] =
-        [Self::Text, Self::Markdown, Self::Latex, Self::Csv, Self::Json, Self::Parquet];
+    pub const ALL: [Self; 7] =
+        [Self::Text, Self::Markdown, Self::Latex, Self::Html, Self::Csv, Self::Json, Self::Parquet];
 
     /// The word for it on the command line.
     pub fn as_str(self) -> &'static str {
@@ -46,6 +54,7 @@ impl Format {
             Self::Text => "text",
             Self::Markdown => "md",
             Self::Latex => "latex",
+            Self::Html => "html",
             Self::Csv => "csv",
             Self::Json => "json",
             Self::Parquet => "parquet",
@@ -54,7 +63,7 @@ impl Format {
 
     /// Whether a metric is a column, not a row.
     fn is_wide(self) -> bool {
-        matches!(self, Self::Text | Self::Markdown | Self::Latex)
+        matches!(self, Self::Text | Self::Markdown | Self::Latex | Self::Html)
     }
 
     fn exporter(self) -> &'static dyn Exporter {
@@ -62,6 +71,7 @@ impl Format {
             Self::Text => &terminal::Text,
             Self::Markdown => &markdown::Markdown,
             Self::Latex => &latex::Latex,
+            Self::Html => &html::Html,
             Self::Csv => &csv::Csv,
             Self::Json => &json::Json,
             Self::Parquet => &parquet::Parquet,
@@ -77,7 +87,7 @@ impl fmt::Display for Format {
 
 /// A word that names no [`Format`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no table format `{0}`; there are text, md, latex, csv, json and parquet")]
+#[error("there is no table format `{0}`; there are text, md, latex, html, csv, json and parquet")]
 pub struct UnknownFormat(pub String);
 
 impl FromStr for Format {
@@ -188,7 +198,11 @@ fn narrow(record: &RunRecord, format: Format, options: &TableOptions) -> RunReco
     RunRecord { outcome, ..record.clone() }
 }
 
-fn choose<'a>(
+/// The records that `options` lets through, by key; a run given twice once, as it was last finished.
+///
+/// # Errors
+/// As [`render`].
+pub fn choose<'a>(
     records: &'a [RunRecord],
     options: &TableOptions,
 ) -> Result<Vec<&'a RunRecord>, TableError> {

@@ -1,0 +1,407 @@
+//! Backbones against each other on the same images, for `pixio-eval compare`.
+
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use schema::{Direction, RunPlan, RunRecord, Selection, describe};
+use serde::Serialize;
+
+use crate::headline::chosen_by;
+use crate::read_rows;
+use crate::statistics::{Interval, Samples, holm, mean_sd, paired, ranks};
+use crate::store::{Listed, PREDICTIONS, Status};
+use crate::text::{shown_backbone, shown_protocol};
+
+/// Level that a corrected p-value is held against.
+const ALPHA: f64 = 0.05;
+
+/// What is compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompareOptions {
+    /// Two or more backbones by their recorded name.
+    pub backbones: Vec<String>,
+    /// Data sets, or data sets with a head as `nyuv2/dpt`; empty for all.
+    pub tasks: Vec<String>,
+    /// The metric; none for each task's first: `top1@K` of the smallest k, rmse, mIoU.
+    pub metric: Option<String>,
+}
+
+/// Why nothing can be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// Fewer than two different backbones.
+    #[error("compare takes two or more different backbones, found {0}")]
+    TooFew(usize),
+    /// No finished run of a backbone.
+    #[error("no finished run has backbone `{wanted}`; there are: {}", known.join(", "))]
+    UnknownBackbone {
+        /// As asked for.
+        wanted: String,
+        /// What the runs have instead.
+        known: Vec<String>,
+    },
+    /// No finished run of a task.
+    #[error("no finished run has task `{wanted}`; there are: {}", known.join(", "))]
+    UnknownTask {
+        /// As asked for.
+        wanted: String,
+        /// What the runs have instead.
+        known: Vec<String>,
+    },
+    /// The backbones have no task in common under one protocol, seed and data.
+    #[error(
+        "no two of these backbones have a run of the same task, protocol, seed and data{}",
+        reasons(notes)
+    )]
+    NothingInCommon {
+        /// Why runs were left out.
+        notes: Vec<String>,
+    },
+}
+
+fn reasons(notes: &[String]) -> String {
+    notes.iter().map(|note| format!("\n  {note}")).collect()
+}
+
+/// What [`compare`] finds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// One line a pair of backbones and task they share.
+    pub pairs: Vec<PairLine>,
+    /// One line a backbone, best average rank first.
+    pub standings: Vec<Standing>,
+    /// Pairs of one task and protocol over the seeds they share, where there are two or more.
+    pub seeds: Vec<SeedLine>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// Two backbones on the same images of one task, both at the last epoch, which the kept per-image
+/// rows are of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PairLine {
+    /// First backbone, as shown in tables.
+    pub a: String,
+    /// Second backbone.
+    pub b: String,
+    /// Data set and head.
+    pub task: String,
+    /// Protocol of both runs.
+    pub protocol: String,
+    /// Seed of both heads.
+    pub seed: u64,
+    /// The metric.
+    pub metric: String,
+    /// Images in both runs.
+    pub images: usize,
+    /// Value of the first.
+    pub value_a: f64,
+    /// Value of the second.
+    pub value_b: f64,
+    /// `value_a - value_b`.
+    pub difference: f64,
+    /// 95% interval of the difference over images.
+    pub interval: Option<Interval>,
+    /// Two-sided p-value of the paired permutation test.
+    pub p: f64,
+    /// The p-value after Holm's correction over the lines of this pair.
+    pub p_holm: f64,
+    /// Which backbone is better at a corrected p below 0.05: `a`, `b` or `tie`.
+    pub better: &'static str,
+}
+
+/// One backbone among all of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// The backbone, as shown in tables.
+    pub backbone: String,
+    /// Lines it is better in.
+    pub wins: usize,
+    /// Lines without a significant difference.
+    pub ties: usize,
+    /// Lines it is worse in.
+    pub losses: usize,
+    /// Mean of its ranks over the tasks that every backbone has; equal values share a rank.
+    pub average_rank: Option<f64>,
+    /// Number of those tasks, each seed counted.
+    pub ranked_in: usize,
+}
+
+/// Spread of a difference over seeds: of training again, not of images.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeedLine {
+    /// First backbone.
+    pub a: String,
+    /// Second backbone.
+    pub b: String,
+    /// Data set and head.
+    pub task: String,
+    /// Protocol.
+    pub protocol: String,
+    /// The metric.
+    pub metric: String,
+    /// Number of seeds.
+    pub seeds: usize,
+    /// Mean of the differences.
+    pub mean: f64,
+    /// Their standard deviation.
+    pub sd: f64,
+}
+
+/// What two runs must share to be compared: task, protocol, seed and data.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Cell {
+    task: String,
+    protocol: String,
+    seed: u64,
+    data: String,
+}
+
+struct Run {
+    record: RunRecord,
+    samples: Samples,
+}
+
+/// Compares backbones pairwise on every task, protocol, seed and data they share. Runs that are not
+/// finished, or whose per-image rows cannot be read, are left out and noted.
+///
+/// # Errors
+/// [`CompareError`] when there is nothing to compare.
+pub fn compare(listed: &[Listed], options: &CompareOptions) -> Result<Comparison, CompareError> {
+    let mut names: Vec<String> = Vec::new();
+    for name in &options.backbones {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    if names.len() < 2 {
+        return Err(CompareError::TooFew(names.len()));
+    }
+    let mut notes = Vec::new();
+    let mut cells = cells(listed, &names, options, &mut notes)?;
+    let mut pairs = Vec::new();
+    for (first, a) in names.iter().enumerate() {
+        for b in &names[first + 1..] {
+            let from = pairs.len();
+            for (cell, runs) in &cells {
+                if let (Some(a), Some(b)) = (runs.get(a), runs.get(b)) {
+                    pairs.extend(line(cell, a, b, options, &mut notes));
+                }
+            }
+            decide(&mut pairs[from..]);
+        }
+    }
+    if pairs.is_empty() {
+        return Err(CompareError::NothingInCommon { notes });
+    }
+    cells.retain(|_, runs| names.iter().all(|name| runs.contains_key(name)));
+    let standings = standings(&pairs, &names, &cells, options);
+    Ok(Comparison { seeds: over_seeds(&pairs), pairs, standings, notes })
+}
+
+/// The runs to compare, by what they must share and by backbone.
+fn cells(
+    listed: &[Listed],
+    names: &[String],
+    options: &CompareOptions,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<Cell, BTreeMap<String, Run>>, CompareError> {
+    let finished = || {
+        listed.iter().filter_map(|run| match &run.status {
+            Status::Finished(record) => Some((run.folder.as_path(), record.as_ref())),
+            _ => None,
+        })
+    };
+    let known = |get: fn(&RunPlan) -> String| {
+        let mut known: Vec<String> = finished().map(|(_, record)| get(&record.plan)).collect();
+        known.sort();
+        known.dedup();
+        known
+    };
+    let unknown = |name: &&String| !finished().any(|(_, r)| r.plan.backbone.name == **name);
+    if let Some(wanted) = names.iter().find(unknown) {
+        let known = known(|plan| plan.backbone.name.clone());
+        return Err(CompareError::UnknownBackbone { wanted: wanted.clone(), known });
+    }
+    let matches = |plan: &RunPlan, task: &String| {
+        plan.task.dataset == *task || plan.task.to_string() == *task
+    };
+    let unknown = |task: &&String| !finished().any(|(_, record)| matches(&record.plan, task));
+    if let Some(wanted) = options.tasks.iter().find(unknown) {
+        let known = known(|plan| plan.task.to_string());
+        return Err(CompareError::UnknownTask { wanted: wanted.clone(), known });
+    }
+
+    let mut chosen: BTreeMap<(Cell, &String), (&Path, &RunRecord)> = BTreeMap::new();
+    for (folder, record) in finished() {
+        let plan = &record.plan;
+        let Some(name) = names.iter().find(|name| plan.backbone.name == **name) else { continue };
+        if !options.tasks.is_empty() && !options.tasks.iter().any(|task| matches(plan, task)) {
+            continue;
+        }
+        let cell = Cell {
+            task: plan.task.to_string(),
+            protocol: shown_protocol(plan),
+            seed: plan.seed,
+            data: plan.data.fingerprint.0.clone(),
+        };
+        match chosen.entry((cell, name)) {
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert((folder, record));
+            }
+            std::collections::btree_map::Entry::Occupied(mut taken) => {
+                if record.outcome.finished > taken.get().1.outcome.finished {
+                    taken.insert((folder, record));
+                }
+                notes.push(format!(
+                    "{name} has several runs of {}, protocol {}, seed {}: the last finished counts",
+                    plan.task,
+                    shown_protocol(plan),
+                    plan.seed
+                ));
+            }
+        }
+    }
+    let mut cells: BTreeMap<Cell, BTreeMap<String, Run>> = BTreeMap::new();
+    for ((cell, name), (folder, record)) in chosen {
+        match read_rows(&folder.join(PREDICTIONS)) {
+            Ok(rows) => {
+                let run = Run { record: record.clone(), samples: Samples::new(&rows) };
+                cells.entry(cell).or_default().insert(name.clone(), run);
+            }
+            Err(error) => notes.push(format!("left out: {error}")),
+        }
+    }
+    Ok(cells)
+}
+
+/// The metric two runs are compared by.
+fn metric(run: &Run, options: &CompareOptions) -> Option<String> {
+    let first = || chosen_by(&run.record.plan).or_else(|| run.samples.metrics().next());
+    options.metric.clone().or_else(|| first().map(str::to_owned))
+}
+
+fn line(
+    cell: &Cell,
+    a: &Run,
+    b: &Run,
+    options: &CompareOptions,
+    notes: &mut Vec<String>,
+) -> Option<PairLine> {
+    let metric = metric(a, options)?;
+    let [name_a, name_b] = [a, b].map(|run| shown_backbone(&run.record.plan.backbone));
+    let found = match paired(&a.samples, &b.samples, &metric) {
+        Ok(found) => found,
+        Err(error) => {
+            notes.push(format!("{name_a} and {name_b} on {}: {error}", cell.task));
+            return None;
+        }
+    };
+    Some(PairLine {
+        a: name_a,
+        b: name_b,
+        task: cell.task.clone(),
+        protocol: cell.protocol.clone(),
+        seed: cell.seed,
+        metric,
+        images: found.images,
+        value_a: found.a,
+        value_b: found.b,
+        difference: found.a - found.b,
+        interval: found.interval,
+        p: found.p,
+        p_holm: f64::NAN,
+        better: "tie",
+    })
+}
+
+fn direction(metric: &str) -> Direction {
+    describe(metric).map_or(Direction::Up, |metric| metric.direction)
+}
+
+/// Corrects the p-values of one pair's lines and says who is better.
+fn decide(lines: &mut [PairLine]) {
+    let corrected = holm(&lines.iter().map(|line| line.p).collect::<Vec<_>>());
+    for (line, p_holm) in lines.iter_mut().zip(corrected) {
+        line.p_holm = p_holm;
+        let up = direction(&line.metric) == Direction::Up;
+        line.better = match line.p_holm < ALPHA && line.difference != 0.0 {
+            false => "tie",
+            true if (line.difference > 0.0) == up => "a",
+            true => "b",
+        };
+    }
+}
+
+/// `cells` are those that every backbone has.
+fn standings(
+    pairs: &[PairLine],
+    names: &[String],
+    cells: &BTreeMap<Cell, BTreeMap<String, Run>>,
+    options: &CompareOptions,
+) -> Vec<Standing> {
+    let mut sums = vec![0.0; names.len()];
+    let mut ranked_in = 0_u32;
+    for runs in cells.values() {
+        let Some(metric) = runs.values().next().and_then(|run| metric(run, options)) else {
+            continue;
+        };
+        let value = |name: &String| {
+            let run = runs.get(name)?;
+            let metrics = &run.record.outcome.metrics;
+            let last =
+                metrics.iter().find(|m| m.name == metric && m.selection == Selection::Last)?;
+            Some(last.value).filter(|value| value.is_finite())
+        };
+        let Some(values) = names.iter().map(value).collect::<Option<Vec<f64>>>() else { continue };
+        ranked_in += 1;
+        let ranks = ranks(&values, direction(&metric));
+        sums.iter_mut().zip(ranks).for_each(|(sum, rank)| *sum += rank);
+    }
+    // A backbone is shown as in its lines; one without a line has nothing but its name.
+    let mut standings: Vec<Standing> = (names.iter().zip(sums))
+        .map(|(name, sum)| {
+            let untrained = format!("{name} (untrained)");
+            let is = |shown: &String| *shown == *name || *shown == untrained;
+            let mine = || pairs.iter().filter(|line| is(&line.a) || is(&line.b));
+            let shown = mine().next().map(|line| if is(&line.a) { &line.a } else { &line.b });
+            let won = |line: &&PairLine| line.better == if is(&line.a) { "a" } else { "b" };
+            let ties = mine().filter(|line| line.better == "tie").count();
+            let wins = mine().filter(won).count();
+            Standing {
+                backbone: shown.unwrap_or(name).clone(),
+                wins,
+                ties,
+                losses: mine().count() - wins - ties,
+                average_rank: (ranked_in > 0).then(|| sum / f64::from(ranked_in)),
+                ranked_in: ranked_in as usize,
+            }
+        })
+        .collect();
+    standings.sort_by(|a, b| {
+        let rank = |s: &Standing| s.average_rank.unwrap_or(f64::INFINITY);
+        rank(a).total_cmp(&rank(b)).then(b.wins.cmp(&a.wins))
+    });
+    standings
+}
+
+fn over_seeds(pairs: &[PairLine]) -> Vec<SeedLine> {
+    type Key<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str);
+    let mut groups: BTreeMap<Key<'_>, BTreeMap<u64, f64>> = BTreeMap::new();
+    for line in pairs {
+        let key = (&*line.a, &*line.b, &*line.task, &*line.protocol, &*line.metric);
+        groups.entry(key).or_default().insert(line.seed, line.difference);
+    }
+    let line = |((a, b, task, protocol, metric), by_seed): (Key<'_>, BTreeMap<u64, f64>)| {
+        let differences: Vec<f64> = by_seed.into_values().collect();
+        let (mean, sd) = mean_sd(&differences)?;
+        let [a, b, task, protocol, metric] = [a, b, task, protocol, metric].map(str::to_owned);
+        Some(SeedLine { a, b, task, protocol, metric, seeds: differences.len(), mean, sd: sd? })
+    };
+    groups.into_iter().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Per-image rows as sums: every metric is a function of sums over images, so that a resample, an
+//! image left out or two models' images swapped is another sum and nothing else.
+
+use std::collections::HashMap;
+
+use schema::{DepthMetrics, DepthRow, PredictionRow, SampleRows, SegmentationRow};
+
+use super::bootstrap::Method;
+
+/// Added to a union, as the published code does, so that an absent class scores 0.
+const UNION_FLOOR: f64 = 1e-6;
+
+/// The images of a run and what each adds to the sums its metrics are made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples {
+    paths: Vec<String>,
+    /// Where each image's entries begin, and the end of the last: `images + 1`.
+    starts: Vec<usize>,
+    /// (sum, amount); zeros are left out, which is most of 150 classes.
+    entries: Vec<(u32, f64)>,
+    width: usize,
+    metrics: Vec<(String, Formula)>,
+}
+
+/// How a metric follows from the sums.
+#[derive(Clone, Debug, PartialEq)]
+enum Formula {
+    /// A sum over the number of images.
+    Mean(usize),
+    /// 100 times one sum over another, whose least value is 1.
+    Share(usize, usize),
+    /// IoU of the class whose intersection and union are at this sum and the next, percent.
+    Iou(usize),
+    /// Mean IoU of this many classes, intersections and unions in turn from 0 on, percent.
+    MeanIou(usize),
+}
+
+impl Formula {
+    fn value(&self, sums: &[f64], images: f64) -> f64 {
+        let sum = |at: usize| sums.get(at).copied().unwrap_or(f64::NAN);
+        let iou = |at| 100.0 * sum(at) / (sum(at + 1) + UNION_FLOOR);
+        match *self {
+            Self::Mean(at) => sum(at) / images,
+            Self::Share(part, whole) => 100.0 * sum(part) / sum(whole).max(1.0),
+            Self::Iou(at) => iou(at),
+            Self::MeanIou(classes) => {
+                (0..classes).map(|class| iou(2 * class)).sum::<f64>() / classes.max(1) as f64
+            }
+        }
+    }
+}
+
+impl Samples {
+    /// The images of per-sample rows; depth images with too few valid pixels are none. Metrics have
+    /// their names and units in tables; classes are numbered, as in records.
+    pub fn new(rows: &SampleRows) -> Self {
+        match rows {
+            SampleRows::Knn(rows) => knn(rows),
+            SampleRows::Depth(rows) => depth(rows),
+            SampleRows::Segmentation(rows) => segmentation(rows),
+        }
+    }
+
+    /// Number of images that count.
+    pub fn images(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Paths of the images that count, in order.
+    pub fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
+    /// Names of the metrics.
+    pub fn metrics(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.metrics.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The metrics' values over all images, in their order.
+    pub fn values(&self) -> Vec<f64> {
+        self.values_of(&self.sums(0..self.images()), self.images())
+    }
+
+    /// Only one metric and the sums it needs, of the images at these places.
+    pub(super) fn pick(&self, metric: &str, images: &[usize]) -> Option<Self> {
+        let (name, formula) = self.metrics.iter().find(|(name, _)| name == metric)?;
+        let (kept, formula): (Vec<usize>, _) = match *formula {
+            Formula::Mean(at) => (vec![at], Formula::Mean(0)),
+            Formula::Share(part, whole) => (vec![part, whole], Formula::Share(0, 1)),
+            Formula::Iou(at) => (vec![at, at + 1], Formula::Iou(0)),
+            Formula::MeanIou(classes) => ((0..2 * classes).collect(), Formula::MeanIou(classes)),
+        };
+        let place: HashMap<u32, u32> =
+            kept.iter().zip(0..).map(|(&at, to)| (at as u32, to)).collect();
+        let mut picked = Self::with(kept.len(), vec![(name.clone(), formula)]);
+        for &image in images {
+            let entries = self.entries_of(image).iter();
+            let entries = entries.filter_map(|(at, amount)| Some((*place.get(at)?, *amount)));
+            picked.push(self.paths.get(image)?, entries);
+        }
+        Some(picked)
+    }
+
+    pub(super) fn methods(&self) -> impl Iterator<Item = Method> {
+        self.metrics.iter().map(|(_, formula)| match formula {
+            Formula::MeanIou(_) => Method::Reflected,
+            Formula::Mean(_) | Formula::Share(..) | Formula::Iou(_) => Method::Accelerated,
+        })
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// What one image adds, as (sum, amount).
+    pub(super) fn entries_of(&self, image: usize) -> &[(u32, f64)] {
+        let ends = self.starts.get(image).zip(self.starts.get(image + 1));
+        ends.and_then(|(&from, &to)| self.entries.get(from..to)).unwrap_or_default()
+    }
+
+    pub(super) fn add(&self, image: usize, sums: &mut [f64]) {
+        for &(at, amount) in self.entries_of(image) {
+            if let Some(sum) = sums.get_mut(at as usize) {
+                *sum += amount;
+            }
+        }
+    }
+
+    pub(super) fn sums(&self, images: impl IntoIterator<Item = usize>) -> Vec<f64> {
+        let mut sums = vec![0.0; self.width];
+        images.into_iter().for_each(|image| self.add(image, &mut sums));
+        sums
+    }
+
+    pub(super) fn values_of(&self, sums: &[f64], images: usize) -> Vec<f64> {
+        self.metrics.iter().map(|(_, formula)| formula.value(sums, images as f64)).collect()
+    }
+
+    /// The first metric's value.
+    pub(super) fn value_of(&self, sums: &[f64], images: usize) -> f64 {
+        self.metrics.first().map_or(f64::NAN, |(_, formula)| formula.value(sums, images as f64))
+    }
+
+    fn with(width: usize, metrics: Vec<(String, Formula)>) -> Self {
+        Self { starts: vec![0], width, metrics, ..Self::default() }
+    }
+
+    fn push(&mut self, path: &str, entries: impl IntoIterator<Item = (u32, f64)>) {
+        self.paths.push(path.to_owned());
+        self.entries.extend(entries.into_iter().filter(|(_, amount)| *amount != 0.0));
+        self.starts.push(self.entries.len());
+    }
+}
+
+fn knn(rows: &[PredictionRow]) -> Samples {
+    let ks = rows.first().map_or(Vec::new(), |row| row.by_k.iter().map(|by| by.k).collect());
+    let names = ks.iter().flat_map(|k| [format!("top1@{k}"), format!("top5@{k}")]);
+    let metrics: Vec<_> = names.zip((0..).map(Formula::Mean)).collect();
+    let mut samples = Samples::with(metrics.len(), metrics);
+    for row in rows {
+        let right = row.by_k.iter().flat_map(|by| [by.top1, by.top5]);
+        samples.push(&row.path, (0..).zip(right.map(|right| if right { 100.0 } else { 0.0 })));
+    }
+    samples
+}
+
+fn depth(rows: &[DepthRow]) -> Samples {
+    let names = DepthMetrics::default().named().map(|(name, _)| name.to_owned());
+    let mut samples = Samples::with(9, names.into_iter().zip((0..).map(Formula::Mean)).collect());
+    for row in rows {
+        if let Some(metrics) = row.metrics {
+            samples.push(&row.path, (0..).zip(metrics.named().map(|(_, value)| value)));
+        }
+    }
+    samples
+}
+
+fn segmentation(rows: &[SegmentationRow]) -> Samples {
+    let classes = rows.first().map_or(0, |row| row.target.len());
+    let (right, pixels) = (2 * classes, 2 * classes + 1);
+    let mut metrics = vec![
+        ("miou".to_owned(), Formula::MeanIou(classes)),
+        ("pixel_acc".to_owned(), Formula::Share(right, pixels)),
+    ];
+    metrics.extend((0..classes).map(|class| (format!("iou/{class}"), Formula::Iou(2 * class))));
+    let mut samples = Samples::with(2 * classes + 2, metrics);
+    for row in rows {
+        let counts = row.intersection.iter().zip(&row.predicted).zip(&row.target);
+        let by_class = counts.flat_map(|((&both, &predicted), &target)| {
+            [both as f64, predicted as f64 + target as f64 - both as f64]
+        });
+        let sum = |counts: &[u64]| counts.iter().map(|&count| count as f64).sum::<f64>();
+        let whole = [sum(&row.intersection), sum(&row.target)];
+        samples.push(&row.path, (0..).zip(by_class.chain(whole)));
+    }
+    samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{depth_rows, prediction_rows, segmentation_rows};
+
+    fn named(rows: &SampleRows) -> Vec<(String, f64)> {
+        let samples = Samples::new(rows);
+        samples.metrics().map(str::to_owned).zip(samples.values()).collect()
+    }
+
+    #[test]
+    fn values_are_those_of_the_whole_set() {
+        let knn = named(&SampleRows::Knn(prediction_rows(6)));
+        let expected = [("top1@10", 100.0 / 3.0), ("top5@10", 100.0), ("top1@20", 50.0)];
+        for ((name, value), (wanted, right)) in knn.iter().zip(expected) {
+            assert_eq!(name, wanted);
+            assert!((value - right).abs() < 1e-12, "{name} {value}");
+        }
+        let mut rows = depth_rows(4);
+        rows[3].metrics = None;
+        let samples = Samples::new(&SampleRows::Depth(rows));
+        assert_eq!((samples.images(), samples.metrics().nth(3)), (3, Some("abs_rel")));
+        assert!((samples.values()[3] - 1.1).abs() < 1e-12);
+        assert_eq!(samples.values()[0], 50.0);
+    }
+
+    #[test]
+    fn the_mean_iou_counts_an_absent_class_as_zero() {
+        let row = |intersection: [u64; 3], predicted: [u64; 3], target: [u64; 3]| SegmentationRow {
+            path: String::new(),
+            intersection: intersection.into(),
+            predicted: predicted.into(),
+            target: target.into(),
+        };
+        let rows = vec![row([2, 0, 0], [4, 0, 0], [2, 2, 0]), row([1, 1, 0], [1, 2, 0], [2, 1, 0])];
+        let values = named(&SampleRows::Segmentation(rows));
+        // Class 0: 3 of 5 + 4 - 3 = 6; class 1: 1 of 2 + 3 - 1 = 4; class 2 is nowhere.
+        let expected = [25.0, 400.0 / 7.0, 50.0, 25.0, 0.0];
+        for ((name, value), right) in values.iter().zip(expected) {
+            assert!((value - right).abs() < 1e-4, "{name} {value}");
+        }
+        assert_eq!(named(&SampleRows::Segmentation(Vec::new())).len(), 2);
+    }
+
+    #[test]
+    fn one_metric_of_some_images_is_the_metric_of_these_images() {
+        let rows = segmentation_rows(6, 5);
+        let samples = Samples::new(&SampleRows::Segmentation(rows.clone()));
+        let some: Vec<_> = [4, 1].map(|i| rows[i].clone()).into();
+        let expected = Samples::new(&SampleRows::Segmentation(some));
+        for (metric, value) in expected.metrics().zip(expected.values()) {
+            let picked = samples.pick(metric, &[4, 1]).unwrap();
+            assert_eq!(picked.values(), [value], "{metric}");
+            assert_eq!(picked.paths(), expected.paths());
+        }
+        assert_eq!(samples.pick("rmse", &[0]), None);
+    }
+}
