@@ -8,6 +8,8 @@
 //! (`cargo test --release -p pixio-eval-results --test coverage -- --ignored --nocapture`):
 //!
 //! - mean of skewed errors, 654 images: 94.0%
+//! - mIoU, 7 classes, 1669 images: 94.5%
+//! - mIoU, 21 classes, 1449 images: 94.4%
 
 mod bootstrap;
 mod normal;
