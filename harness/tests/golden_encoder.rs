@@ -96,8 +96,16 @@ fn the_identity_is_that_of_the_weights_and_not_of_the_container() {
     let folder = resolve(golden()).identity().unwrap();
     assert_eq!(pth, folder);
 
-    // One bit of one weight makes another encoder.
+    // As older repositories have them.
     let world = common::World::new();
+    let pickled = world.path("pickled");
+    std::fs::create_dir(&pickled).unwrap();
+    std::fs::copy(golden().join("config.json"), pickled.join("config.json")).unwrap();
+    let weights = pickled.join("pytorch_model.bin");
+    std::fs::copy(golden().join("pixio_mini.pth"), weights).unwrap();
+    assert_eq!(resolve(pickled).identity().unwrap(), folder);
+
+    // One bit of one weight makes another encoder.
     let other = world.copy(&golden(), "other");
     let file = other.join("model.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();

@@ -42,7 +42,10 @@ impl Session<'_> {
         let mut files = vec![CONFIG.to_owned()];
         match self.shards(|file| Ok(there(file)))? {
             None => return Ok(Err(SINGLE.to_owned())),
-            Some(shards) if shards.is_empty() => files.push(SINGLE.to_owned()),
+            Some(shards) if shards.is_empty() => {
+                let single = if there(SINGLE).is_some() { SINGLE } else { super::PICKLED };
+                files.push(single.to_owned());
+            }
             Some(shards) => {
                 files.push(super::INDEX.to_owned());
                 files.extend(shards);

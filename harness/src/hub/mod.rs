@@ -45,6 +45,8 @@ use crate::weights::shard_names;
 const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What older repositories have alone.
+const PICKLED: &str = "pytorch_model.bin";
 
 /// Waits of 0.2, 0.4 and 0.8 s at most, when the hub is busy or cannot be reached.
 const RETRIES: usize = 3;
@@ -250,8 +252,9 @@ impl<'a> Session<'a> {
         HubError::NoFile { reference: self.reference.clone(), file: file.to_owned() }
     }
 
-    /// The shards that the index names; none beside `model.safetensors`; `None` when there are no
-    /// weights. `get` makes a file available, if it exists.
+    /// The shards that the index names; none beside weights in one file, safetensors or else
+    /// `pytorch_model.bin`; `None` when there are no weights. `get` makes a file available, if it
+    /// exists.
     fn shards(
         &self,
         get: impl Fn(&str) -> Result<Option<PathBuf>, HubError>,
@@ -259,7 +262,7 @@ impl<'a> Session<'a> {
         if get(SINGLE)?.is_some() {
             return Ok(Some(Vec::new()));
         }
-        let Some(index) = get(INDEX)? else { return Ok(None) };
+        let Some(index) = get(INDEX)? else { return Ok(get(PICKLED)?.map(|_| Vec::new())) };
         let text = fs::read_to_string(&index).map_err(HubError::io(&index))?;
         let broken = |why| HubError::Index { reference: self.reference.clone(), why };
         shard_names(&text).map(Some).map_err(broken)

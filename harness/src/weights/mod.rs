@@ -115,11 +115,14 @@ pub enum WeightsError {
     },
 }
 
-/// Opens a `.safetensors` file, a PyTorch checkpoint (`.pth`, `.pt`, `.bin`), or a folder holding `model.safetensors` or the
-/// shards of `model.safetensors.index.json`.
+/// Opens a `.safetensors` file, a PyTorch checkpoint (`.pth`, `.pt`, `.bin`), or a folder holding
+/// `model.safetensors`, the shards of `model.safetensors.index.json`, or else `pytorch_model.bin`.
 pub fn open(path: &Path) -> Result<Box<dyn TensorSource>, WeightsError> {
     let is_pth = path.extension().is_some_and(|e| e == "pth" || e == "pt" || e == "bin");
-    if path.is_dir() {
+    let pickled = path.join("pytorch_model.bin");
+    if path.is_dir() && pickled.exists() && !safetensors::in_folder(path) {
+        Ok(Box::new(pth::PthSource::open(&pickled)?))
+    } else if path.is_dir() {
         Ok(Box::new(safetensors::Mapped::open_folder(path)?))
     } else if is_pth {
         Ok(Box::new(pth::PthSource::open(path)?))

@@ -10,6 +10,9 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::{Element, TensorInfo, TensorSource, WeightsError};
 
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
 struct Shard {
     path: PathBuf,
     map: Mmap,
@@ -24,11 +27,16 @@ pub(super) struct Mapped {
     root: PathBuf,
 }
 
+/// Whether a folder has weights in this form.
+pub(super) fn in_folder(folder: &Path) -> bool {
+    folder.join(SINGLE).exists() || folder.join(INDEX).exists()
+}
+
 impl Mapped {
     /// `model.safetensors`, else the shards that `model.safetensors.index.json` names.
     pub(super) fn open_folder(folder: &Path) -> Result<Self, WeightsError> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
+        let single = folder.join(SINGLE);
+        let index = folder.join(INDEX);
         if single.exists() || !index.exists() {
             return Self::open_files(vec![single], folder);
         }

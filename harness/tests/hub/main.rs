@@ -213,6 +213,19 @@ fn shards_are_fetched_and_make_the_same_backbone() {
 }
 
 #[test]
+fn a_repository_of_pickled_weights_alone_makes_the_same_backbone() {
+    let mut files = mini();
+    files.remove(SINGLE);
+    files.insert("pytorch_model.bin".to_owned(), read("pixio_mini.pth").1);
+    let (world, hub) = (World::new(), Hub::new(files.clone()));
+    assert_eq!(identity(&pulled(&world, &hub)), identity(&of_folder(&world)));
+    assert_cache_is_clean(&world, &files);
+    drop(hub);
+    let ran = features(&world, "hf:test/mini", "f.safetensors", &[("HF_HUB_OFFLINE", "on")]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+}
+
+#[test]
 fn a_shard_that_came_wrong_is_refused_like_a_whole_file() {
     let (world, hub) = (World::new(), Hub::new(sharded()));
     hub.with(|state| state.fault = Fault::Flipped);

@@ -178,7 +178,7 @@ pub fn git(bytes: &[u8]) -> String {
 }
 
 fn is_large(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|e| e == "safetensors")
+    Path::new(name).extension().is_some_and(|e| e == "safetensors" || e == "bin")
 }
 
 /// Weights have their SHA-256, small files the name of their git object.
