@@ -65,9 +65,11 @@ impl World {
         }
     }
 
-    /// Text with this world's paths replaced.
+    /// Text with this world's paths replaced, and without the lines of progress that a slow machine has.
     pub fn plain(&self, bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes).into_owned();
+        let lines = text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" s left"));
+        let text: String = lines.collect();
         let text = text.replace(self.folder.path().to_str().unwrap(), "WORLD");
         text.replace(golden().to_str().unwrap(), "GOLDEN")
     }
