@@ -221,6 +221,11 @@ impl Worker {
         Ok(counted.flops)
     }
 
+    /// Ends the process.
+    pub fn stop(&self) {
+        self.line().process.end();
+    }
+
     /// Puts it on a device.
     pub fn place(
         worker: &Arc<Self>,

@@ -166,7 +166,7 @@ impl Process {
     }
 
     /// Ends the process and waits for it.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.requests = None;
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -131,6 +131,13 @@ impl Resolved {
             Made::Python(worker) => Ok(Worker::place(worker, placement)?),
         }
     }
+
+    /// Gives back what a Python process holds, once every run on it is over.
+    pub fn release(&self) {
+        if let Made::Python(worker) = &self.made {
+            worker.stop();
+        }
+    }
 }
 
 /// Everything that finding a backbone may need.

@@ -153,6 +153,8 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     let mut report = Report::default();
     for (lazy, plans) in plans {
         host.carry_out(&lazy, &data, plans, &mut report)?;
+        drop(lazy.loaded);
+        lazy.resolved.release();
     }
     Ok(report)
 }
