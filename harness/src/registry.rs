@@ -44,6 +44,8 @@ pub struct Entry {
     pub family: String,
     /// `ORG/REPO` on the hub; absent when no weights are published.
     pub repository: Option<String>,
+    /// Where the weights are when they are not on the hub, in words.
+    pub elsewhere: Option<String>,
     /// Branch, tag or commit.
     pub revision: Option<String>,
     /// Whether access must be asked for.
@@ -136,6 +138,7 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Expected;
 
     #[test]
     fn every_entry_builds_an_architecture_of_its_published_size() {
@@ -143,8 +146,7 @@ mod tests {
         assert!(registry.backbones.len() >= 6);
         for (name, entry) in &registry.backbones {
             let architecture = entry.architecture().unwrap();
-            let elements: usize =
-                architecture.expected().iter().map(|e| e.shape.iter().product::<usize>()).sum();
+            let elements: u64 = architecture.expected().iter().map(Expected::parameters).sum();
             let millions = elements as f64 / 1e6;
             assert!((millions - entry.parameters).abs() < 0.6, "{name}: {millions}");
         }

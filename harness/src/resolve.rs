@@ -55,8 +55,8 @@ pub enum ResolveError {
         /// Near names, best first.
         near: Vec<String>,
     },
-    /// A name without published weights.
-    #[error("{0} has no published weights")]
+    /// A name without weights on the hub.
+    #[error("{0} has no weights on the hub")]
     NoWeights(String),
     /// `hf:` or `random:` with something unreadable after it.
     #[error("{given:?} is not a backbone: expected {expected}")]
@@ -124,6 +124,7 @@ impl Resolved {
             parameters: self.weights.parameters(),
             blocks: dimensions.blocks,
             width: dimensions.width,
+            positions: self.architecture.positions(),
         })
     }
 
@@ -192,12 +193,15 @@ impl Resolver<'_> {
         reference: &HubRef,
         entry: Option<&Entry>,
     ) -> Result<Resolved, ResolveError> {
-        let snapshot = hub::fetch(reference, &self.hub, self.reporter)?;
-        let mut resolved = folder(&name, &snapshot.folder)?;
-        if let Some(entry) = entry {
-            resolved.preparation = named_preparation(entry)?;
-            resolved.recipe = entry.recipe;
-        }
+        let snapshot = hub::fetch(reference, entry.is_none(), &self.hub, self.reporter)?;
+        let resolved = match entry {
+            None => folder(&name, &snapshot.folder)?,
+            Some(entry) => {
+                let architecture = named_architecture(entry, &snapshot.folder.join("config.json"))?;
+                let source = weights::open(&snapshot.folder)?;
+                assemble(&name, &name, architecture, source, Some(entry))?
+            }
+        };
         Ok(Resolved { name, source, revision: Some(snapshot.commit), ..resolved })
     }
 
@@ -311,6 +315,20 @@ fn assemble_as(
     })
 }
 
+/// What a named repository's config.json describes; what backbones.toml says, where there is none or
+/// it is of another code than transformers.
+fn named_architecture(entry: &Entry, config: &Path) -> Result<Arc<dyn Architecture>, ResolveError> {
+    let own = || entry.architecture().map_err(ResolveError::Registry);
+    if !config.is_file() {
+        return own();
+    }
+    match read_config(config) {
+        Ok(found) if found.family() == entry.family => Ok(found),
+        Ok(_) | Err(ResolveError::UnsupportedFamily { .. }) => own(),
+        Err(other) => Err(other),
+    }
+}
+
 fn named_preparation(entry: &Entry) -> Result<Preparation, ResolveError> {
     entry.preparation().map_err(ResolveError::Registry)
 }
@@ -327,7 +345,9 @@ fn read_config(path: &Path) -> Result<Arc<dyn Architecture>, ResolveError> {
     let bad = |why: String| ResolveError::BadConfig { path: path.to_path_buf(), why };
     let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
     let config: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
-    let found = config.get("model_type").and_then(serde_json::Value::as_str).unwrap_or("");
+    let field = |name: &str| config.get(name).and_then(serde_json::Value::as_str);
+    let class = || config.pointer("/architectures/0").and_then(serde_json::Value::as_str);
+    let found = field("model_type").filter(|name| !name.is_empty()).or_else(class).unwrap_or("");
     let Some(family) = family_of_model_type(found) else {
         let supported: Vec<&str> =
             FAMILIES.iter().filter_map(|f| f.model_types.first().copied()).collect();

@@ -21,7 +21,11 @@ pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Resul
             table.load_style(presets::NOTHING);
             table.set_header(["name", "title", "parameters", "weights", "licence"]);
             for (name, entry) in &registry.backbones {
-                let weights = entry.repository.as_deref().unwrap_or("none (random: only)");
+                let weights = match (&entry.repository, &entry.elsewhere) {
+                    (Some(repository), _) => repository,
+                    (None, Some(_)) => "a file (--arch)",
+                    (None, None) => "none (random: only)",
+                };
                 table.add_row([
                     name,
                     &entry.title,
@@ -80,6 +84,7 @@ fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
         "title": entry.title,
         "family": entry.family,
         "repository": entry.repository,
+        "elsewhere": entry.elsewhere,
         "revision": entry.revision,
         "gated": entry.gated,
         "licence": entry.licence,
@@ -89,6 +94,7 @@ fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
         "patch": dimensions.patch,
         "summary_tokens": dimensions.summary_tokens,
         "registers": dimensions.registers,
+        "dense_tasks": dimensions.patches,
         "positions": architecture.positions(),
         "resolution": preparation.resolution,
         "mean": preparation.mean,
@@ -104,7 +110,10 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
     let dimensions = architecture.dimensions();
     let preparation = entry.preparation().map_err(CliError::Embedded)?;
     let weights = match (&entry.repository, entry.gated) {
-        (None, _) => format!("none published; random:{name} for seeded random weights"),
+        (None, _) => match &entry.elsewhere {
+            Some(place) => format!("{place}: --backbone FILE --arch {name}"),
+            None => format!("none published; random:{name} for seeded random weights"),
+        },
         (Some(repository), gated) => {
             let revision = entry.revision.as_deref().unwrap_or("main");
             let gate = if gated { ", gated" } else { "" };
@@ -113,7 +122,13 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
     };
     let norm = if entry.recipe.knn.final_norm { "after" } else { "before" };
     let knn = match (entry.recipe.knn.tokens, dimensions.summary_tokens) {
+        (schema::Tokens::Pooled, 0) if dimensions.pooled != Some(dimensions.width) => {
+            "mean of the neck's output over the last block".to_owned()
+        }
         (schema::Tokens::Pooled, _) => "pooling head over the last block".to_owned(),
+        (schema::Tokens::SummaryMean, _) if !dimensions.patches => {
+            "mean of the last stage over the image".to_owned()
+        }
         (schema::Tokens::SummaryMean, 1) => {
             format!("class token of the last block, {norm} the final norm")
         }
@@ -125,6 +140,8 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
         }
     };
     let dense = match (entry.recipe.dense_summary, dimensions.summary_tokens) {
+        _ if !dimensions.patches => "none: no token grid, no dense tasks",
+        _ if entry.family == "sam" => "patch tokens alone (there is no final norm)",
         (true, 1) => "patch tokens joined with the class token, after the final norm",
         (true, 2..) => "patch tokens joined with the mean class token, after the final norm",
         _ => "patch tokens alone, after the final norm",
@@ -141,10 +158,19 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
         ("parameters", format!("{}M", entry.parameters)),
         (
             "encoder",
-            format!(
-                "{} blocks of width {}, patch {}, {} class tokens{registers}",
-                dimensions.blocks, dimensions.width, dimensions.patch, dimensions.summary_tokens
-            ),
+            match dimensions.patches {
+                true => format!(
+                    "{} blocks of width {}, patch {}, {} class tokens{registers}",
+                    dimensions.blocks,
+                    dimensions.width,
+                    dimensions.patch,
+                    dimensions.summary_tokens
+                ),
+                false => format!(
+                    "{} stages, the last of width {} and stride {}",
+                    dimensions.blocks, dimensions.width, dimensions.patch
+                ),
+            },
         ),
         ("positions", architecture.positions()),
         ("resolution", format!("{} pixels", preparation.resolution)),
