@@ -78,6 +78,7 @@ impl Architecture for Make {
             summary_tokens: self.class_tokens,
             registers: self.registers,
             patches: true,
+            pooled: self.pooling.then_some(self.width()),
         }
     }
 
@@ -266,12 +267,8 @@ impl Encoder {
         grid: (usize, usize),
         places: Option<&Places>,
     ) -> candle_core::Result<Tensor> {
-        let (batch, channels, _, _) = images.dims4()?;
-        let p = self.make.patch;
-        let patches = images
-            .reshape(&[batch, channels, grid.0, p, grid.1, p])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((batch, grid.0 * grid.1, channels * p * p))?;
+        let batch = images.dim(0)?;
+        let patches = patches(images, grid, self.make.patch)?;
         let mut x = self.patch.forward(&patches)?.to_dtype(DType::F32)?;
         if let Some(Places::Added(positions)) = places {
             x = x.broadcast_add(positions)?;
@@ -344,6 +341,19 @@ impl Backbone for Encoder {
         }
         Ok(taps.into_iter().flatten().collect())
     }
+}
+
+/// `[B, 3, h p, w p] -> [B, h w, 3 p p]`: patches in row-major order, flattened as a convolution's kernel is.
+pub(super) fn patches(
+    images: &Tensor,
+    (height, width): (usize, usize),
+    side: usize,
+) -> candle_core::Result<Tensor> {
+    let (batch, channels, _, _) = images.dims4()?;
+    images
+        .reshape(&[batch, channels, height, side, width, side])?
+        .permute([0, 2, 4, 1, 3, 5])?
+        .reshape((batch, height * width, channels * side * side))
 }
 
 /// Rotation of patches by the place of their centre, row and column in -1..1 whatever the grid

@@ -33,6 +33,7 @@ impl Architecture for Make {
             summary_tokens: 1,
             registers: 0,
             patches: false,
+            pooled: None,
         }
     }
 

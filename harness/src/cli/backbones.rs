@@ -56,11 +56,15 @@ fn list(registry: &Registry) -> String {
         let path = entry.path.as_ref().map(|path| path.display().to_string());
         let own = path.or_else(|| entry.python.as_ref().map(|python| format!("py:{python}")));
         let weights = own.or_else(|| entry.repository.clone());
+        let none = match entry.elsewhere {
+            Some(_) => "a file (--arch)",
+            None => "none (random: only)",
+        };
         table.add_row([
             name,
             &entry.title,
             &entry.parameters.map_or_else(|| "-".to_owned(), |millions| format!("{millions}M")),
-            &weights.unwrap_or_else(|| "none (random: only)".to_owned()),
+            &weights.unwrap_or_else(|| none.to_owned()),
             entry.licence.as_deref().unwrap_or("-"),
         ]);
     }
@@ -100,6 +104,7 @@ fn card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<serde_json::Va
         "family": entry.family,
         "path": entry.path,
         "repository": entry.repository,
+        "elsewhere": entry.elsewhere,
         "revision": entry.revision,
         "gated": entry.gated,
         "licence": entry.licence,
@@ -109,6 +114,7 @@ fn card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<serde_json::Va
         "patch": dimensions.patch,
         "summary_tokens": dimensions.summary_tokens,
         "registers": dimensions.registers,
+        "dense_tasks": dimensions.patches,
         "positions": architecture.positions(),
         "resolution": preparation.resolution,
         "mean": preparation.mean,
@@ -137,10 +143,11 @@ fn text_card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<String, C
     let dimensions = architecture.dimensions();
     let preparation = entry.preparation(defaults);
     let weights = match (&entry.repository, entry.gated) {
-        (None, _) if entry.path.is_some() => {
-            entry.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
-        }
-        (None, _) => format!("none published; random:{name} for seeded random weights"),
+        (None, _) => match (&entry.path, &entry.elsewhere) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(place)) => format!("{place}: --backbone FILE --arch {name}"),
+            (None, None) => format!("none published; random:{name} for seeded random weights"),
+        },
         (Some(repository), gated) => {
             let revision = entry.revision.as_deref().unwrap_or("main");
             let gate = if gated { ", gated" } else { "" };
@@ -149,7 +156,13 @@ fn text_card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<String, C
     };
     let norm = if entry.recipe.knn.final_norm { "after" } else { "before" };
     let knn = match (entry.recipe.knn.tokens, dimensions.summary_tokens) {
+        (schema::Tokens::Pooled, 0) if dimensions.pooled != Some(dimensions.width) => {
+            "mean of the neck's output over the last block".to_owned()
+        }
         (schema::Tokens::Pooled, _) => "pooling head over the last block".to_owned(),
+        (schema::Tokens::SummaryMean, _) if !dimensions.patches => {
+            "mean of the last stage over the image".to_owned()
+        }
         (schema::Tokens::SummaryMean, 1) => {
             format!("class token of the last block, {norm} the final norm")
         }
@@ -161,6 +174,8 @@ fn text_card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<String, C
         }
     };
     let dense = match (entry.recipe.dense_summary, dimensions.summary_tokens) {
+        _ if !dimensions.patches => "none: no token grid, no dense tasks",
+        _ if entry.family == "sam" => "patch tokens alone (there is no final norm)",
         (true, 1) => "patch tokens joined with the class token, after the final norm",
         (true, 2..) => "patch tokens joined with the mean class token, after the final norm",
         _ => "patch tokens alone, after the final norm",
@@ -178,10 +193,19 @@ fn text_card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<String, C
         ("parameters", parameters),
         (
             "encoder",
-            format!(
-                "{} blocks of width {}, patch {}, {} class tokens{registers}",
-                dimensions.blocks, dimensions.width, dimensions.patch, dimensions.summary_tokens
-            ),
+            match dimensions.patches {
+                true => format!(
+                    "{} blocks of width {}, patch {}, {} class tokens{registers}",
+                    dimensions.blocks,
+                    dimensions.width,
+                    dimensions.patch,
+                    dimensions.summary_tokens
+                ),
+                false => format!(
+                    "{} stages, the last of width {} and stride {}",
+                    dimensions.blocks, dimensions.width, dimensions.patch
+                ),
+            },
         ),
         ("positions", architecture.positions()),
         ("resolution", format!("{} pixels", preparation.resolution)),

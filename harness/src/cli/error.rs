@@ -111,6 +111,9 @@ impl CliError {
                     "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
                      that holds {name}"
                 )],
+                RunError::NoGrid { .. } => one(
+                    "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
+                ),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
@@ -181,7 +184,9 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             one("a single weights file is given by its own path, with --arch NAME")
         }
         ResolveError::NeedsArch(_) => one("add --arch NAME, for example --arch pixio-l"),
-        ResolveError::NoWeights(name) => vec![format!("use random:{name} for random weights")],
+        ResolveError::NoWeights(name) => vec![format!(
+            "use random:{name} for random weights, or a checkpoint of it: --backbone FILE --arch {name}"
+        )],
         ResolveError::UnsupportedFamily { .. } | ResolveError::BadConfig { .. } => one(names),
         ResolveError::Weights(WeightsError::Mismatch { .. }) => vec![
             "check that config.json or --arch belongs to these weights".to_owned(),
@@ -211,9 +216,8 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             let fits = [16 * patch, 32 * patch].map(|side| side.to_string()).join(" or ");
             vec![format!("--override resolution={fits} would fit")]
         }
-        ResolveError::NoClassToken(_) => one(
-            "--override recipe.knn.tokens=patch-mean takes the mean patch token; pooled, the encoder's \
-             own pooling head",
+        ResolveError::NoTokens { .. } => one(
+            "--override recipe.knn.tokens=... takes other tokens: summary-mean, patch-mean or pooled",
         ),
         ResolveError::Worker(error) => worker_hints(error),
         _ => Vec::new(),
@@ -232,7 +236,9 @@ fn pth_hint(error: &pickle::CheckpointError) -> &'static str {
             "nothing a file asks for is run; if you trust this one, load it with torch and save the \
              model's state_dict() alone"
         }
-        E::NoTensors(_) => "expected a state dict at the top or under model, state_dict or module",
+        E::NoTensors(_) => {
+            "expected a state dict at the top or under model, state_dict, module or r3m"
+        }
         E::NotACheckpoint => {
             "readable is what torch.save writes, of any version; is it another format?"
         }

@@ -182,6 +182,7 @@ impl Worker {
                 summary_tokens: raw.summary_tokens,
                 registers: raw.registers,
                 patches: raw.patches,
+                pooled: (raw.knn == Tokens::Pooled).then_some(raw.width),
             },
             identity,
             parameters: hello.parameters,

@@ -86,6 +86,8 @@ pub struct Entry {
     pub family: String,
     /// `ORG/REPO` on the hub; absent when no weights are published.
     pub repository: Option<String>,
+    /// Where the weights are when they are not on the hub, in words.
+    pub elsewhere: Option<String>,
     /// Branch, tag or commit.
     pub revision: Option<String>,
     /// Whether access must be asked for.
@@ -107,6 +109,9 @@ pub struct Entry {
     pub recipe: Recipe,
     /// Where these choices come from.
     pub source: String,
+    /// What a user's table says over a repository's config.json: an object.
+    #[serde(skip)]
+    pub own_config: serde_json::Value,
     /// Weights on this machine: a file, or a folder.
     #[serde(skip)]
     pub path: Option<PathBuf>,
@@ -195,6 +200,7 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Expected;
 
     #[test]
     fn every_entry_builds_an_architecture_of_its_published_size() {
@@ -202,8 +208,7 @@ mod tests {
         assert!(registry.backbones.len() >= 6);
         for (name, entry) in &registry.backbones {
             let architecture = entry.architecture().unwrap();
-            let elements: usize =
-                architecture.expected().iter().map(|e| e.shape.iter().product::<usize>()).sum();
+            let elements: u64 = architecture.expected().iter().map(Expected::parameters).sum();
             let millions = elements as f64 / 1e6;
             assert!((millions - entry.parameters.unwrap()).abs() < 0.6, "{name}: {millions}");
         }

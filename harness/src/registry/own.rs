@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Entry, KnnRecipe, Recipe, Registry, RegistryError, nearest};
 use crate::backbone::families::{FAMILIES, family};
-use crate::weights::Rule;
+use crate::weights::{Expected, Rule};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +104,8 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
             mean: None,
             std: None,
             config: Value::Null,
+            own_config: Value::Null,
+            elsewhere: None,
             recipe: DECLARED,
             source,
             path: None,
@@ -131,11 +133,11 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
         return Err((format!("unknown family {family_name:?}; known: {}", known.join(", ")), near));
     };
     let mut config = base.map_or_else(|| serde_json::json!({}), |base| base.config.clone());
-    merge(&mut config, own.config.unwrap_or_else(|| serde_json::json!({})));
+    let own_config = own.config.unwrap_or_else(|| serde_json::json!({}));
+    merge(&mut config, own_config.clone());
     let architecture =
         (family.from_config)(&config).map_err(|why| (format!("config: {why}"), Vec::new()))?;
-    let elements: usize =
-        architecture.expected().iter().map(|e| e.shape.iter().product::<usize>()).sum();
+    let elements: u64 = architecture.expected().iter().map(Expected::parameters).sum();
     let mut rename = Vec::new();
     for [from, to] in own.rename {
         rename.push(Rule::new(&from, &to).map_err(|e| (format!("rename: {e}"), Vec::new()))?);
@@ -154,6 +156,8 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
         recipe: own.recipe.or(base.map(|base| base.recipe)).unwrap_or(family.recipe),
         family: family_name,
         config,
+        own_config,
+        elsewhere: None,
         source,
         path: own.path.map(|path| below(folder, &path)),
         rename,
@@ -174,6 +178,7 @@ pub(crate) fn merge(config: &mut Value, over: Value) {
                 merge(fields.entry(key).or_insert(Value::Null), value);
             }
         }
+        (_, Value::Null) => {}
         (config, over) => *config = over,
     }
 }

@@ -102,9 +102,11 @@ impl Resolved {
     /// What a run's record says of it.
     pub fn record(&self) -> Result<BackboneRecord, ResolveError> {
         let dimensions = self.dimensions();
-        let (family, parameters) = match &self.made {
-            Made::Native { architecture, weights } => (architecture.family(), weights.parameters()),
-            Made::Python(worker) => ("python", worker.parameters()),
+        let (family, parameters, positions) = match &self.made {
+            Made::Native { architecture, weights } => {
+                (architecture.family(), weights.parameters(), architecture.positions())
+            }
+            Made::Python(worker) => ("python", worker.parameters(), "its own".to_owned()),
         };
         Ok(BackboneRecord {
             name: self.name.clone(),
@@ -116,6 +118,7 @@ impl Resolved {
             parameters,
             blocks: dimensions.blocks,
             width: dimensions.width,
+            positions,
         })
     }
 
@@ -227,13 +230,15 @@ impl<'a> Resolver<'a> {
         reference: &HubRef,
         entry: Option<&Entry>,
     ) -> Result<Resolved, ResolveError> {
-        let snapshot = hub::fetch(reference, &self.hub, self.reporter)?;
-        let mut model = config_of(&snapshot.folder)?;
-        let mut rules: &[Rule] = &[];
-        if let Some(entry) = entry {
-            model = model.prepared_as(entry, &self.registry.defaults);
-            rules = &entry.rename;
-        }
+        let snapshot = hub::fetch(reference, entry.is_none(), &self.hub, self.reporter)?;
+        let (model, rules) = match entry {
+            None => (config_of(&snapshot.folder)?, &[][..]),
+            Some(entry) => {
+                let config = snapshot.folder.join("config.json");
+                let model = Model::of_repository(entry, &self.registry.defaults, &config)?;
+                (model, entry.rename.as_slice())
+            }
+        };
         let resolved = self.weights(&name, &source, model, &snapshot.folder, rules)?;
         Ok(Resolved { revision: Some(snapshot.commit), ..resolved })
     }
@@ -376,9 +381,14 @@ fn checked(resolved: Resolved) -> Result<Resolved, ResolveError> {
     if resolution == 0 || (dimensions.patches && resolution % patch != 0) {
         return Err(ResolveError::Resolution { name: name.clone(), resolution, patch });
     }
-    let class = resolved.recipe.knn.tokens == Tokens::SummaryMean;
-    if class && dimensions.summary_tokens == 0 {
-        return Err(ResolveError::NoClassToken(name.clone()));
+    let there = match resolved.recipe.knn.tokens {
+        Tokens::SummaryMean => dimensions.summary_tokens > 0,
+        Tokens::PatchMean => dimensions.patches,
+        Tokens::Pooled => dimensions.pooled.is_some(),
+    };
+    if !there {
+        let tokens = resolved.recipe.knn.tokens;
+        return Err(ResolveError::NoTokens { name: name.clone(), tokens });
     }
     Ok(resolved)
 }

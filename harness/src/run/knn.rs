@@ -8,7 +8,7 @@ use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
     BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
-    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, VoteStage,
+    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, Tokens, VoteStage,
 };
 use tasks::data::{ImageNet, Registry, Sample};
 
@@ -164,10 +164,14 @@ pub(super) fn run(
         let about = format!("{data}, k-NN features, {backbone}, {}", protocol.feature.dtype);
         Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
     };
+    let width = match protocol.feature.tokens {
+        Tokens::Pooled => lazy.resolved.dimensions().pooled,
+        Tokens::SummaryMean | Tokens::PatchMean => None,
+    };
     let extraction = Extraction {
         device: &host.device,
         protocol,
-        width: plan.backbone.width,
+        width: width.unwrap_or(plan.backbone.width),
         bank: &bank,
         root: data.images.train.root(),
         micro_batch: plan.micro_batch,

@@ -67,6 +67,14 @@ pub enum RunError {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// Nothing but dense tasks for an encoder without patch tokens.
+    #[error("{backbone} has no token grid, which {tasks} needs")]
+    NoGrid {
+        /// Its name.
+        backbone: String,
+        /// The tasks.
+        tasks: String,
+    },
     /// More neighbours than train samples.
     #[error("k = {k} is larger than the train set of {train} samples in {}", folder.display())]
     KTooLarge {

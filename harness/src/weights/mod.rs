@@ -4,6 +4,7 @@
 //! [`NameMap`] turns such names into canonical ones; [`Weights::map`] checks the whole set at once,
 //! so that one error lists everything that is missing, unexpected or mis-shaped.
 
+mod likeness;
 mod mapping;
 mod pth;
 mod random;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
+pub use likeness::Likeness;
 pub use mapping::{Canonical, Expected, Mismatch, NameMap, Weights};
 pub use random::RandomSource;
 pub use rename::{Rule, RuleError, rename};
@@ -98,12 +100,16 @@ pub enum WeightsError {
         found: String,
     },
     /// The tensors do not make up the encoder.
-    #[error("{source_name} does not fit {family}:\n{}", mapping::list(.mismatches))]
+    #[error("{source_name} does not fit {family}: {}\n{}", found.beside(wanted), mapping::list(.mismatches))]
     Mismatch {
         /// The file or folder.
         source_name: String,
         /// What was to be built.
         family: String,
+        /// What it would look like.
+        wanted: Likeness,
+        /// What the tensors look like.
+        found: Likeness,
         /// Everything that is wrong.
         mismatches: Vec<Mismatch>,
     },
