@@ -60,7 +60,7 @@ impl Make {
 
 /// Side of the image of patch size `patch` that makes for the tokens of a patch-16 encoder at 256
 /// (224 for patch 14), where that divides.
-pub(super) fn evaluation_side(patch: usize) -> usize {
+pub(crate) fn evaluation_side(patch: usize) -> usize {
     if 256 % patch == 0 { 256 } else { 16 * patch }
 }
 
@@ -127,6 +127,20 @@ impl Architecture for Make {
             Positions::Table(how) => format!("table, resized {}", how.describe()),
             Positions::Rotary(base) => format!("rotary over patches, base {base}"),
         }
+    }
+
+    /// Matrix products alone: every weight of a block meets every token, and every token every other.
+    fn flops(&self, height: usize, width: usize) -> Option<f64> {
+        let patches = ((height / self.patch) * (width / self.patch)) as f64;
+        let tokens = patches + (self.class_tokens + self.registers) as f64;
+        let mut blocks = Vec::new();
+        Block::expected(0, &self.block, &mut blocks);
+        let matrices = blocks.iter().filter(|e| e.shape.len() == 2);
+        let weights: usize = matrices.map(|e| e.shape.iter().product::<usize>()).sum();
+        let attention = 2.0 * tokens * tokens * self.width() as f64;
+        let embedding = patches * (3 * self.patch.pow(2) * self.width()) as f64;
+        let all = self.blocks as f64 * (tokens * weights as f64 + attention) + embedding;
+        Some(2.0 * all)
     }
 
     fn load(

@@ -26,6 +26,9 @@ pub trait Architecture: Send + Sync {
     fn fingerprint(&self) -> Fingerprint;
     /// How it knows where a patch is, in words.
     fn positions(&self) -> String;
+    /// Floating-point operations of an image of that size, up to the last block; a multiplication and
+    /// an addition are two.
+    fn flops(&self, height: usize, width: usize) -> Option<f64>;
     /// Loads the encoder.
     fn load(
         &self,

@@ -29,6 +29,10 @@ mod vit;
 
 use candle_core::{DType, Device, Tensor};
 
+pub(crate) use encoder::evaluation_side;
+
+use crate::python::WorkerError;
+
 /// Size and make of an encoder, as far as callers need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dimensions {
@@ -124,6 +128,9 @@ pub enum BackboneError {
     /// A head needs tokens that the encoder does not have.
     #[error("the encoder has no tokens for the recipe {0}")]
     NoTokens(String),
+    /// A Python backbone.
+    #[error(transparent)]
+    Python(#[from] WorkerError),
     /// The computation failed.
     #[error("the encoder failed: {0}")]
     Candle(#[from] candle_core::Error),
@@ -156,7 +163,7 @@ pub struct Placement {
 
 /// Checks that every tap exists and that images `[B, 3, H, W]` divide into patches; returns the
 /// grid's rows and columns.
-fn check(
+pub(crate) fn check(
     images: &Tensor,
     blocks: &[usize],
     dimensions: &Dimensions,

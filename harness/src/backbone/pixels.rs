@@ -53,6 +53,10 @@ impl Architecture for Make {
         "none".to_owned()
     }
 
+    fn flops(&self, height: usize, width: usize) -> Option<f64> {
+        Some((3 * height * width) as f64)
+    }
+
     fn load(&self, _: &Weights, _: &Placement) -> Result<Box<dyn Backbone>, WeightsError> {
         Ok(Box::new(Pixels { dimensions: self.dimensions() }))
     }

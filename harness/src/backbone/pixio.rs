@@ -114,6 +114,10 @@ impl Architecture for PixioConfig {
         self.make().positions()
     }
 
+    fn flops(&self, height: usize, width: usize) -> Option<f64> {
+        self.make().flops(height, width)
+    }
+
     fn load(
         &self,
         weights: &Weights,

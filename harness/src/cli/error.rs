@@ -2,6 +2,8 @@ use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::python::WorkerError;
+use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
 use crate::run::{CheckpointError, RunError};
 use crate::weights::WeightsError;
@@ -119,6 +121,7 @@ impl CliError {
                 }
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
+                RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
                 RunError::Device(DeviceError::NotBuilt(_)) => {
                     one("build with `cargo build --release --features cuda`, or use --device cpu")
                 }
@@ -138,6 +141,21 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn worker_hints(error: &WorkerError) -> Vec<String> {
+    let hint = match error {
+        WorkerError::NoFile(_) => "expected py:FILE.py:FUNCTION",
+        WorkerError::Start { .. } => "PIXIO_EVAL_PYTHON=PATH chooses the interpreter",
+        WorkerError::Fault { why, .. } if why.contains("ModuleNotFoundError") => {
+            "PIXIO_EVAL_PYTHON=PATH chooses an interpreter that has the module"
+        }
+        WorkerError::Hung { .. } => "PIXIO_EVAL_PYTHON_TIMEOUT=SECONDS gives it longer",
+        WorkerError::Died { .. } => "what is done is kept: the same command continues",
+        WorkerError::Memory { .. } => "a smaller --batch-size needs less shared memory",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
 }
 
 fn list_hints(error: &ListError) -> Vec<String> {
@@ -170,8 +188,15 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             "use random:{name} for random weights, or a checkpoint of it: --backbone FILE --arch {name}"
         )],
         ResolveError::UnsupportedFamily { .. } | ResolveError::BadConfig { .. } => one(names),
-        ResolveError::Weights(WeightsError::Mismatch { .. }) => {
-            one("check that config.json or --arch belongs to these weights")
+        ResolveError::Weights(WeightsError::Mismatch { .. }) => vec![
+            "check that config.json or --arch belongs to these weights".to_owned(),
+            "--rename FROM=TO gives tensors the names that the family knows".to_owned(),
+        ],
+        ResolveError::Weights(WeightsError::RuleUnused { .. }) => {
+            one("a rule matches a whole name: * stands for the rest, as in model.*=*")
+        }
+        ResolveError::Weights(WeightsError::RenamedTwice { .. }) => {
+            one("an empty TO leaves a tensor out, as in --rename 'ema.*='")
         }
         ResolveError::Weights(WeightsError::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
@@ -184,6 +209,18 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
         ResolveError::Weights(WeightsError::Pth { source, .. }) => one(pth_hint(source)),
         ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
         ResolveError::Hub(error) => hub_hints(error),
+        ResolveError::Registry(RegistryError::Entry { near, .. }) => {
+            near.first().map(|first| format!("did you mean {first:?}?")).into_iter().collect()
+        }
+        ResolveError::Resolution { patch, .. } => {
+            let fits = [16 * patch, 32 * patch].map(|side| side.to_string()).join(" or ");
+            vec![format!("--override resolution={fits} would fit")]
+        }
+        ResolveError::NoClassToken(_) => one(
+            "--override recipe.knn.tokens=patch-mean takes the mean patch token; pooled, the encoder's \
+             own pooling head",
+        ),
+        ResolveError::Worker(error) => worker_hints(error),
         _ => Vec::new(),
     }
 }

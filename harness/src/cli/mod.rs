@@ -3,6 +3,7 @@
 pub mod args;
 mod backbones;
 mod cache;
+mod check;
 mod compare;
 mod data;
 mod doctor;

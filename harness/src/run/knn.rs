@@ -50,6 +50,7 @@ pub(super) fn plan(
     if request.skip_bad_images {
         name.push_str("+skip-bad-images");
     }
+    name.push_str(&resolved.departures);
     let preparation = &resolved.preparation;
     let protocol = Protocol {
         name,
@@ -69,7 +70,7 @@ pub(super) fn plan(
     let micro_batch = match host.batch_size() {
         BatchSize::Images(images) => images,
         BatchSize::Auto => {
-            let dimensions = resolved.architecture.dimensions();
+            let dimensions = resolved.dimensions();
             let side = preparation.resolution;
             EncoderSize::of(backbone, &dimensions, side, host.dtype).images(host.memory)
         }
@@ -164,7 +165,7 @@ pub(super) fn run(
         Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
     };
     let width = match protocol.feature.tokens {
-        Tokens::Pooled => lazy.resolved.architecture.dimensions().pooled,
+        Tokens::Pooled => lazy.resolved.dimensions().pooled,
         Tokens::SummaryMean | Tokens::PatchMean => None,
     };
     let extraction = Extraction {

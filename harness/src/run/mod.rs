@@ -16,6 +16,7 @@ use crate::cache::CacheError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::python::WorkerError;
 use crate::registry::nearest;
 use crate::resolve::ResolveError;
 use crate::weights::WeightsError;
@@ -175,7 +176,7 @@ pub enum RunError {
     Device(#[from] DeviceError),
     /// The encoder.
     #[error(transparent)]
-    Backbone(#[from] BackboneError),
+    Backbone(BackboneError),
     /// Kept features.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -202,8 +203,18 @@ impl From<ListError> for RunError {
 impl From<ResolveError> for RunError {
     fn from(error: ResolveError) -> Self {
         match error {
-            ResolveError::Hub(HubError::Interrupted) => Self::Interrupted,
+            ResolveError::Hub(HubError::Interrupted)
+            | ResolveError::Worker(WorkerError::Interrupted) => Self::Interrupted,
             error => Self::Resolve(error),
+        }
+    }
+}
+
+impl From<BackboneError> for RunError {
+    fn from(error: BackboneError) -> Self {
+        match error {
+            BackboneError::Python(WorkerError::Interrupted) => Self::Interrupted,
+            error => Self::Backbone(error),
         }
     }
 }

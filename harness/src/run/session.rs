@@ -16,11 +16,10 @@ use super::{RunError, dense, knn, memory};
 use crate::backbone::{Backbone, Placement};
 use crate::cache;
 use crate::device::{self, DeviceChoice};
-use crate::hub::HubOptions;
 use crate::interrupt;
 use crate::locate;
 use crate::progress::Reporter;
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, SourceOptions};
 
 /// What a command asks for, resolved from its flags.
 #[derive(Clone, Debug)]
@@ -39,10 +38,8 @@ pub struct Request {
     pub protocol: String,
     /// Folder for results.
     pub out: PathBuf,
-    /// `--arch`.
-    pub arch: Option<String>,
-    /// `--offline`.
-    pub offline: bool,
+    /// What decides which encoders they are, beside their text.
+    pub source: SourceOptions,
     /// `--device`.
     pub device: DeviceChoice,
     /// `--dtype`.
@@ -143,8 +140,7 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     if present.is_empty() {
         return Ok(Report::default());
     }
-    let hub = HubOptions::from_env(request.offline);
-    let resolver = Resolver { arch: request.arch.as_deref(), hub, reporter };
+    let resolver = Resolver::new(request.source.clone(), reporter)?;
     let resolved: Vec<Resolved> =
         request.backbones.iter().map(|spec| resolver.resolve(spec)).collect::<Result<_, _>>()?;
     for resolved in &resolved {
@@ -160,6 +156,8 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     let mut report = Report::default();
     for (lazy, plans) in plans {
         host.carry_out(&lazy, &data, plans, &mut report)?;
+        drop(lazy.loaded);
+        lazy.resolved.release();
     }
     Ok(report)
 }
@@ -191,7 +189,7 @@ impl Host<'_> {
         present: &BTreeMap<String, PathBuf>,
     ) -> Result<(), RunError> {
         // The floor is there for k-NN alone, which is no news.
-        if resolved.architecture.dimensions().patches || resolved.source == "pixels" {
+        if resolved.dimensions().patches || resolved.source == "pixels" {
             return Ok(());
         }
         let cells = self.request.cells.iter().filter(|cell| present.contains_key(&cell.dataset));
@@ -244,7 +242,7 @@ impl Host<'_> {
             let plan = match data.get(&cell.dataset) {
                 None => continue,
                 Some(Data::Images(data)) => knn::plan(self, cell, resolved, &record, data)?,
-                Some(Data::Pairs(_)) if !resolved.architecture.dimensions().patches => continue,
+                Some(Data::Pairs(_)) if !resolved.dimensions().patches => continue,
                 Some(Data::Pairs(data)) => dense::plan(self, cell, resolved, &record, data)?,
             };
             plans.push(plan);

@@ -8,6 +8,7 @@ mod likeness;
 mod mapping;
 mod pth;
 mod random;
+mod rename;
 mod safetensors;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use candle_core::DType;
 pub use likeness::Likeness;
 pub use mapping::{Canonical, Expected, Mismatch, NameMap, Weights};
 pub use random::RandomSource;
+pub use rename::{Rule, RuleError, rename};
 pub(crate) use safetensors::shard_names;
 
 /// The type of a stored tensor's elements.
@@ -110,6 +112,26 @@ pub enum WeightsError {
         found: Likeness,
         /// Everything that is wrong.
         mismatches: Vec<Mismatch>,
+    },
+    /// Two tensors became one.
+    #[error("the rename rules give {first} and {second} the same name, {name}")]
+    RenamedTwice {
+        /// Name in the file.
+        first: String,
+        /// Name in the file.
+        second: String,
+        /// What both became.
+        name: String,
+    },
+    /// A rule without use.
+    #[error("rename rule {rule} matches no tensor of {source_name}, for example {}", some.join(", "))]
+    RuleUnused {
+        /// The rule.
+        rule: String,
+        /// The file or folder.
+        source_name: String,
+        /// Some names that are there.
+        some: Vec<String>,
     },
     /// Conversion to the wanted type or device failed.
     #[error("cannot load tensor {name}: {source}")]

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use pixio_eval::backbone::{Backbone, Placement};
-use pixio_eval::hub::HubOptions;
 use pixio_eval::progress::{Reporter, Verbosity};
-use pixio_eval::resolve::{Resolved, Resolver};
+use pixio_eval::resolve::{Resolved, Resolver, SourceOptions};
 use serde_json::Value;
 
 use crate::common::World;
@@ -107,9 +106,9 @@ impl Case {
 
 pub fn resolve(path: &Path, arch: Option<&Path>) -> Resolved {
     let reporter = Reporter::new(Verbosity::Quiet);
-    let hub = HubOptions { offline: true };
-    let arch = arch.map(|arch| arch.to_str().unwrap());
-    Resolver { arch, hub, reporter: &reporter }.resolve(path.to_str().unwrap()).unwrap()
+    let arch = arch.map(|arch| arch.to_str().unwrap().to_owned());
+    let options = SourceOptions { arch, offline: true, ..SourceOptions::default() };
+    Resolver::new(options, &reporter).unwrap().resolve(path.to_str().unwrap()).unwrap()
 }
 
 pub fn load(path: &Path) -> Box<dyn Backbone> {
