@@ -164,24 +164,21 @@ impl Architecture for Make {
         "none".to_owned()
     }
 
-    /// Convolutions.
     fn flops(&self, height: usize, width: usize) -> Option<f64> {
-        let products = |shape: &Shape, sides: [usize; 2]| {
-            let out = sides.map(|side| side.div_ceil(shape.stride));
-            let (inputs, outputs) = shape.channels;
-            let each = shape.kernel.pow(2) * inputs * outputs;
-            ((each * out[0] * out[1]) as f64, out)
+        let cost = |shape: &Shape, stride: usize| {
+            let Shape { channels: (inputs, outputs), kernel, .. } = *shape;
+            (inputs * outputs * kernel.pow(2) * (height / stride) * (width / stride)) as f64
         };
-        let (mut all, stem) = products(&Self::stem(), [height, width]);
-        let mut sides = stem.map(|side| side.div_ceil(2));
+        let mut all = cost(&Self::stem(), 2);
+        // The pixels of a stage's result are of stride 4, 8, 16 and 32.
         for (stage, i) in self.blocks() {
             let (convolutions, short) = self.block(stage, i);
-            all += short.map_or(0.0, |short| products(&short, sides).0);
+            let mut stride = if stage > 0 && i == 0 { 2 << stage } else { 4 << stage };
             for shape in &convolutions {
-                let (more, out) = products(shape, sides);
-                all += more;
-                sides = out;
+                stride = if shape.stride == 2 { 4 << stage } else { stride };
+                all += cost(shape, stride);
             }
+            all += short.map_or(0.0, |short| cost(&short, 4 << stage));
         }
         Some(2.0 * all)
     }
@@ -329,5 +326,25 @@ impl Backbone for ResNet {
             pooled: None,
         };
         Ok(blocks.iter().map(tap).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Billions of multiply-adds at 224 pixels, as torchvision's documentation has them with the classifier's
+    /// few millions.
+    #[test]
+    fn operations_are_those_torchvision_publishes() {
+        for (depths, kind, billions) in [
+            ([2, 2, 2, 2], "basic", 1.81),
+            ([3, 4, 6, 3], "basic", 3.66),
+            ([3, 4, 6, 3], "bottleneck", 4.09),
+        ] {
+            let make = from_config(&serde_json::json!({ "depths": depths, "layer_type": kind }));
+            let flops = make.unwrap().flops(224, 224).unwrap();
+            assert!((flops / 2e9 - billions).abs() < 0.01, "{kind} {depths:?}: {}", flops / 2e9);
+        }
     }
 }

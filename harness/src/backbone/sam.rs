@@ -151,24 +151,27 @@ impl Architecture for Make {
         format!("table, resized {table}; relative in every block, resized linear by size")
     }
 
-    /// Matrix products and convolutions, over windows as they are padded.
     fn flops(&self, height: usize, width: usize) -> Option<f64> {
-        let grid = [height / self.patch, width / self.patch];
-        let count = |sides: [usize; 2]| sides.iter().product::<usize>() as f64;
-        let (patches, d) = (count(grid), self.width as f64);
-        let mut all = patches * (3 * self.patch.pow(2) * self.width) as f64;
-        for i in 0..self.blocks {
-            let (windows, sides) = match self.global.contains(&i) {
-                true => (1.0, grid),
-                false => (count(grid.map(|g| g.div_ceil(self.window))), [self.window; 2]),
+        let (rows, columns) = (height / self.patch, width / self.patch);
+        let tokens = (rows * columns) as f64;
+        let one = |i: usize| {
+            // Windows are padded, and what is padded is computed; products of keys and of values, and with
+            // embeddings of rows and columns.
+            let (windows, side) = match self.global.contains(&i) {
+                true => (1.0, (rows, columns)),
+                false => {
+                    let windows = rows.div_ceil(self.window) * columns.div_ceil(self.window);
+                    (windows as f64, (self.window, self.window))
+                }
             };
-            let tokens = count(sides);
-            let relative = tokens * (sides[0] + sides[1]) as f64 * d;
-            all += windows * (4.0 * tokens * d * d + 2.0 * tokens * tokens * d + relative);
-            all += 2.0 * patches * d * self.hidden as f64;
-        }
-        all += patches * (self.width * self.neck + 9 * self.neck.pow(2)) as f64;
-        Some(2.0 * all)
+            let inside = (side.0 * side.1) as f64;
+            let attention = windows * inside * (2.0 * inside + (side.0 + side.1) as f64);
+            let qkv = windows * inside * 3.0 * self.width as f64;
+            let rest = tokens * (self.width + 2 * self.hidden) as f64;
+            (attention + qkv + rest) * self.width as f64
+        };
+        let embedding = tokens * (3 * self.patch.pow(2) * self.width) as f64;
+        Some(2.0 * ((0..self.blocks).map(one).sum::<f64>() + embedding))
     }
 
     fn load(&self, weights: &Weights, placement: &Placement) -> Loaded<Box<dyn Backbone>> {
@@ -438,3 +441,6 @@ impl Backbone for Encoder {
         Ok(taps.into_iter().flatten().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;
