@@ -41,8 +41,10 @@ pub enum Command {
     Table(TableArgs),
     /// Compare backbones on the same images: intervals, p-values, ranks
     Compare(CompareArgs),
-    /// List runs: finished, unfinished and failed
-    Runs(RunsArgs),
+    /// Runs: list, show, diff, delete, export, import
+    Runs(super::runs::RunsArgs),
+    /// A backbone's results as metadata of a Hugging Face model card
+    Card(super::card::CardArgs),
     /// Data sets: list, status, sample
     #[command(subcommand)]
     Data(DataCommand),
@@ -213,6 +215,9 @@ pub struct TableArgs {
     /// With a layout of the paper's tables: its published figures above our runs
     #[arg(long)]
     pub published: bool,
+    /// What else a table shows
+    #[command(flatten)]
+    pub shown: super::table::Shown,
     /// text, md, latex, html, csv, json or parquet; csv, json and parquet are the long form, one row a
     /// value at full precision
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -246,20 +251,12 @@ pub struct CompareArgs {
     /// Compare by this metric (default: each task's first: top1 at the smallest k, rmse, miou)
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
+    /// The epoch compared, last or best (default: best where both runs have kept its per-image rows)
+    #[arg(long, value_name = "EPOCH", value_parser = super::table::last_or_best)]
+    pub selection: Option<schema::Selection>,
     /// With more than two backbones, also print every pair
     #[arg(long)]
     pub pairs: bool,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `pixio-eval runs`.
-#[derive(Args, Clone, Debug)]
-pub struct RunsArgs {
-    /// Folder of results; repeatable
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub out: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,

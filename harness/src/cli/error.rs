@@ -59,9 +59,21 @@ pub enum CliError {
     /// No table in the layout.
     #[error(transparent)]
     Layout(#[from] results::LayoutError),
-    /// Published figures have no place in the layout of everything.
-    #[error("--published needs a layout of the paper's tables, for example --layout depth")]
-    NeedsLayout,
+    /// No model card.
+    #[error(transparent)]
+    Card(#[from] results::CardError),
+    /// An id that names no run.
+    #[error(transparent)]
+    RunId(#[from] results::RunIdError),
+    /// Exporting or importing runs.
+    #[error(transparent)]
+    Archive(#[from] results::ArchiveError),
+    /// Deleting where nobody can be asked.
+    #[error("deleting runs needs --yes where there is no terminal to ask at")]
+    NeedsYes,
+    /// What has no place in the layout of everything.
+    #[error("{0} needs a layout, for example --layout depth")]
+    NeedsLayout(&'static str),
     /// A format that is no text goes to a file.
     #[error("--format {0} is not text; it needs --output FILE")]
     NeedsFile(results::Format),
@@ -72,7 +84,7 @@ impl CliError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Run(RunError::Interrupted) | Self::Interrupted => EXIT_INTERRUPTED as u8,
-            Self::Image(_) | Self::Output { .. } => EXIT_FAILED,
+            Self::Image(_) | Self::Output { .. } | Self::Archive(_) => EXIT_FAILED,
             _ => EXIT_USAGE,
         }
     }
@@ -94,6 +106,9 @@ impl CliError {
             }
             Self::UnknownBackbone { near: names, .. } => {
                 near(names, "`pixio-eval backbones list` shows every name")
+            }
+            Self::RunId(_) => {
+                one("`pixio-eval runs` lists every run; its id ends its folder's name")
             }
             Self::Run(error) => match error {
                 RunError::Interrupted => one("the same command continues where this one stopped"),

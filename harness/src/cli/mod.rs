@@ -3,6 +3,7 @@
 pub mod args;
 mod backbones;
 mod cache;
+mod card;
 mod check;
 mod compare;
 mod data;
@@ -10,6 +11,7 @@ mod doctor;
 mod error;
 mod features;
 mod run;
+mod runs;
 mod table;
 
 use std::io::Write;
@@ -49,7 +51,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &reporter),
         Command::Table(args) => table::table(&args),
         Command::Compare(args) => compare::compare(&args),
-        Command::Runs(args) => table::runs(&args),
+        Command::Runs(args) => runs::runs(args, &reporter),
+        Command::Card(args) => card::card(&args, &reporter),
         Command::Data(command) => data::data(command, &reporter),
         Command::Backbones(command) => backbones::backbones(command, &reporter),
         Command::Cache(command) => cache::cache(command, &reporter),

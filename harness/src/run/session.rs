@@ -275,7 +275,13 @@ impl Host<'_> {
             match data.get(&plan.task.dataset) {
                 Some(Data::Images(data)) => {
                     let (started, began) = (Timestamp::now(), Instant::now());
-                    let measured = knn::run(self, lazy, &plan, data);
+                    let measured = dense::hold(begun.folder())
+                        .map_err(RunError::from)
+                        .and_then(|held| Ok((knn::run(self, lazy, &plan, data)?, held)));
+                    let (measured, _held) = match measured {
+                        Ok((measured, held)) => (Ok(measured), Some(held)),
+                        Err(error) => (Err(error), None),
+                    };
                     self.end(lazy, plan, &begun, measured, (started, began), report)?;
                 }
                 _ => {

@@ -38,7 +38,7 @@ use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
-pub(super) use checkpoint::clear;
+pub(super) use checkpoint::{clear, hold};
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};

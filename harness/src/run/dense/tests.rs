@@ -231,7 +231,7 @@ fn four_probes_share_a_stream_as_if_alone_though_one_diverges_and_one_resumes() 
     for place in [0, 1, 3] {
         assert!(alone[place].result.is_ok(), "{:?}", alone[place].result);
         let names: Vec<&String> = alone[place].files.keys().collect();
-        let wanted = ["best.safetensors", "head.safetensors"];
+        let wanted = ["best.safetensors", "head.safetensors", "predictions-best.parquet"];
         assert!(wanted.iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
         assert_eq!(names.iter().filter(|name| name.starts_with("checkpoint-")).count(), 4);
     }
