@@ -8,9 +8,20 @@ use common::World;
 #[test]
 fn help_of_every_command() {
     let world = World::new();
-    for command in
-        ["", "all", "run", "table", "compare", "runs", "data", "backbones", "features", "doctor"]
-    {
+    for command in [
+        "",
+        "all",
+        "run",
+        "table",
+        "compare",
+        "plot",
+        "report",
+        "runs",
+        "data",
+        "backbones",
+        "features",
+        "doctor",
+    ] {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let ran = world.run(&args);
         assert_eq!(ran.status, Some(0));

@@ -39,6 +39,10 @@ pub enum Command {
     Table(TableArgs),
     /// Compare backbones on the same images: intervals, p-values, ranks
     Compare(CompareArgs),
+    /// Draw results: bars, curves, Pareto fronts and more, as SVG, PNG or PDF
+    Plot(super::plot::PlotArgs),
+    /// Write one HTML file with tables, plots, pictures and the origin of every number
+    Report(super::report::ReportArgs),
     /// List runs: finished, unfinished and failed
     Runs(RunsArgs),
     /// Data sets: list, status, sample

@@ -8,6 +8,8 @@ mod data;
 mod doctor;
 mod error;
 mod features;
+mod plot;
+mod report;
 mod run;
 mod table;
 
@@ -48,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &reporter),
         Command::Table(args) => table::table(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Plot(args) => plot::plot(&args),
+        Command::Report(args) => report::report(&args),
         Command::Runs(args) => table::runs(&args),
         Command::Data(command) => data::data(command, &reporter),
         Command::Backbones(command) => backbones::backbones(command, &reporter),
