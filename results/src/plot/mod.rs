@@ -1,5 +1,5 @@
-//! Plots over runs, for `pixio-eval plot`: what is drawn is found in [`data`], gets its places in
-//! points in [`figure`] with the bundled font's measures, and is drawn with plotters.
+//! Plots over runs, for `pixio-eval plot`: what is drawn is found in `data`, gets its places in
+//! points in `figure` with the bundled font's measures, and is drawn with plotters.
 
 mod axis;
 mod data;

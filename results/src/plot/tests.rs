@@ -236,6 +236,25 @@ fn what_cannot_be_plotted_says_why() {
 }
 
 #[test]
+fn more_backbones_than_looks_have_their_front_all_the_same() {
+    let records = (0..60_usize).map(|i| {
+        let mut record =
+            record(&format!("backbone-{i}"), [50.0, 20.0, 30.0][i % 3] + i as f64 / 9.0);
+        record.plan.backbone.parameters = 1_000_000 * (i as u64 + 1);
+        record
+    });
+    let runs = runs(records.collect());
+    let svg = plot(&runs, Kind::Pareto, &at(Width::Single)).unwrap().svg().unwrap();
+    // Every third is on the front and named; the others are grey circles.
+    assert_eq!(svg.matches(">backbone-").count(), 20);
+    assert!(svg.contains(">backbone-57<") && !svg.contains(">backbone-58<"));
+    assert!(svg.contains("on no front"));
+    let curves = runs.records.iter().cloned().map(curved).collect();
+    let svg = plot(&self::runs(curves), Kind::Curves, &at(Width::Single)).unwrap().svg().unwrap();
+    assert!(svg.contains("40 of 60 backbones"), "{svg}");
+}
+
+#[test]
 fn names_are_no_markup() {
     let hostile = "</text><script>alert(1)</script>&\u{1b}\"'";
     let records = told_apart(vec![record(hostile, 40.0), record("b", 30.0)]);

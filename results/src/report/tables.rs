@@ -62,6 +62,10 @@ fn columns<'a>(runs: &[Run<'a>]) -> Vec<&'a str> {
             }
         }
     }
+    if let Some(run) = runs.first() {
+        let wanted = default_metrics(&run.record.plan);
+        names.sort_by_key(|name| wanted.iter().position(|wanted| wanted == name));
+    }
     names.truncate(12);
     names
 }

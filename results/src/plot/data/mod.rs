@@ -7,7 +7,7 @@ mod images;
 mod pareto;
 mod settings;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use schema::{Direction, MetricValue, RunRecord, Selection, Unit, describe};
 
@@ -192,29 +192,32 @@ impl Looks {
     }
 }
 
-/// The backbones that a figure with looks shows: all, or the best by their first group.
+/// The backbones that a figure with looks shows: all, or the best of each group in turn.
 fn kept<'a>(
     groups: &[Group<'a>],
     options: &PlotOptions,
     notes: &mut Vec<String>,
 ) -> BTreeSet<String> {
     let most = options.most.unwrap_or(LOOKS).min(LOOKS);
-    let mut kept: Vec<String> = Vec::new();
-    let mut all = BTreeSet::new();
-    for group in groups {
+    let ranked = groups.iter().map(|group| {
         let mut runs: Vec<&Run<'a>> = group.runs.iter().collect();
         best_first(&mut runs, group.direction(), |run| {
             value_of(run.record, &group.metric, Selection::Best).map_or(f64::NAN, |m| m.value)
         });
-        for run in runs {
-            let identity = &run.record.plan.backbone.identity.0;
-            if all.insert(identity.clone()) && kept.len() < most {
-                kept.push(identity.clone());
+        runs.into_iter().map(|run| run.record.plan.backbone.identity.0.clone()).collect()
+    });
+    let mut ranked: Vec<VecDeque<String>> = ranked.collect();
+    let all: BTreeSet<String> = ranked.iter().flatten().cloned().collect();
+    let mut kept = BTreeSet::new();
+    while kept.len() < most && ranked.iter().any(|group| !group.is_empty()) {
+        for group in &mut ranked {
+            if let Some(next) = group.pop_front().filter(|_| kept.len() < most) {
+                kept.insert(next);
             }
         }
     }
     if all.len() > kept.len() {
-        notes.push(format!("The best {} of {} backbones.", kept.len(), all.len()));
+        notes.push(format!("The best of each task: {} of {} backbones.", kept.len(), all.len()));
     }
-    kept.into_iter().collect()
+    kept
 }

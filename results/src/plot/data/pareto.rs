@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schema::{Direction, Selection};
 
-use super::{Group, Looks, groups, kept, names, nothing, over_seeds, value_of, words};
+use super::{Group, LOOKS, Looks, groups, names, nothing, over_seeds, value_of, words};
 use crate::plot::axis::{Scale, counted, plain};
 use crate::plot::figure::{Figure, Key, Panel};
 use crate::plot::xy::{Series, Xy};
@@ -16,6 +16,9 @@ struct Point {
     trained: bool,
 }
 
+/// The look of the many: a grey circle.
+const PLAIN: usize = 15;
+
 /// Names beside points up to this many; more are told by the legend alone.
 const NAMED: usize = 12;
 
@@ -23,10 +26,9 @@ const NAMED: usize = 12;
 pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, PlotError> {
     let groups = groups(runs, options.metric.as_deref(), true);
     let mut notes = Vec::new();
-    let kept = kept(&groups, options, &mut notes);
     let mut looks = Looks::default();
     let (mut without, mut alone) = (0, 0);
-    let mut panels = Vec::new();
+    let (mut found, mut panels) = (Vec::new(), Vec::new());
     for group in &groups {
         let names = names(&group.runs);
         let mut by_backbone: BTreeMap<&str, Vec<(f64, f64, bool)>> = BTreeMap::new();
@@ -39,7 +41,7 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
             let metric = value_of(run.record, &group.metric, Selection::Best);
             let metric = metric.filter(|metric| metric.value.is_finite());
             let identity = plan.backbone.identity.0.as_str();
-            match cost.zip(metric).filter(|_| kept.contains(identity)) {
+            match cost.zip(metric) {
                 Some((cost, metric)) => {
                     let point = (cost, metric.value, plan.backbone.trained);
                     by_backbone.entry(identity).or_default().push(point);
@@ -67,8 +69,23 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
         }
         alone += usize::from(points.len() == 1);
         if points.len() > 1 {
-            panels.push(panel(group, &points, options.cost, &mut looks));
+            let front = front(&points, options.cost, group.direction());
+            found.push((group, points, front));
         }
+    }
+    // Where not every backbone can have a look, those on a front have one.
+    let all: BTreeSet<&String> =
+        found.iter().flat_map(|(_, p, _)| p.iter().map(|p| &p.name)).collect();
+    let few = all.len() <= LOOKS;
+    for (group, points, front) in &found {
+        let look = |point: &Point| {
+            let on_front = front.contains(&(point.cost, point.value));
+            if few || on_front && looks.0.len() < LOOKS { looks.of(&point.name) } else { PLAIN }
+        };
+        panels.push(panel(group, points, front, options.cost, look));
+    }
+    if !few {
+        notes.push("Hollow grey circles: backbones that are on no front.".to_owned());
     }
     if panels.is_empty() {
         let why = match options.cost {
@@ -126,10 +143,15 @@ fn front(points: &[Point], cost: Cost, direction: Direction) -> Vec<(f64, f64)> 
     front
 }
 
-fn panel(group: &Group<'_>, points: &[Point], cost: Cost, looks: &mut Looks) -> Panel {
-    let front = front(points, cost, group.direction());
+fn panel(
+    group: &Group<'_>,
+    points: &[Point],
+    front: &[(f64, f64)],
+    cost: Cost,
+    mut look: impl FnMut(&Point) -> usize,
+) -> Panel {
     let series = points.iter().map(|point| Series {
-        look: looks.of(&point.name),
+        look: look(point),
         points: vec![(point.cost, point.value)],
         joined: false,
         marked: Some(!front.contains(&(point.cost, point.value))),
@@ -150,7 +172,7 @@ fn panel(group: &Group<'_>, points: &[Point], cost: Cost, looks: &mut Looks) -> 
         series,
         bars: Vec::new(),
         rule: None,
-        front,
+        front: front.to_vec(),
         flat: 1.0,
     })
 }
