@@ -268,3 +268,11 @@ fn a_size_that_does_not_divide_into_patches() {
 fn no_results_yet() {
     insta::assert_snapshot!(seen(&World::new().run(&["table"])));
 }
+
+#[test]
+fn plots_and_reports_of_nothing() {
+    let world = World::new();
+    insta::assert_snapshot!(seen(&world.run(&["plot", "bars", "--output", "bars.svg"])));
+    insta::assert_snapshot!(seen(&world.run(&["plot", "bars", "--output", "bars.jpg"])));
+    insta::assert_snapshot!(seen(&world.run(&["report"])));
+}

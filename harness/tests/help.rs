@@ -16,6 +16,8 @@ fn help_of_every_command() {
         "compare",
         "runs",
         "card",
+        "plot",
+        "report",
         "data",
         "backbones",
         "features",

@@ -41,6 +41,10 @@ pub enum Command {
     Table(TableArgs),
     /// Compare backbones on the same images: intervals, p-values, ranks
     Compare(CompareArgs),
+    /// Draw results: bars, curves, Pareto fronts and more, as SVG, PNG or PDF
+    Plot(super::plot::PlotArgs),
+    /// Write one HTML file with tables, plots, pictures and the origin of every number
+    Report(super::report::ReportArgs),
     /// Runs: list, show, diff, delete, export, import
     Runs(super::runs::RunsArgs),
     /// A backbone's results as metadata of a Hugging Face model card

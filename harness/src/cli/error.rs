@@ -1,3 +1,5 @@
+use results::plot::PlotError;
+
 use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
@@ -74,6 +76,15 @@ pub enum CliError {
     /// What has no place in the layout of everything.
     #[error("{0} needs a layout, for example --layout depth")]
     NeedsLayout(&'static str),
+    /// No plot.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+    /// No report.
+    #[error(transparent)]
+    Report(#[from] results::report::ReportError),
+    /// A picture's file name that names no format.
+    #[error("{0} ends in none of .svg, .png and .pdf")]
+    PictureFormat(String),
     /// A format that is no text goes to a file.
     #[error("--format {0} is not text; it needs --output FILE")]
     NeedsFile(results::Format),
@@ -151,6 +162,8 @@ impl CliError {
                 _ => Vec::new(),
             },
             Self::Compare(_) => one("`pixio-eval runs` lists every run under --out"),
+            Self::Plot(error) => plot_hints(error),
+            Self::PictureFormat(_) => one("LaTeX takes .pdf, a web page .svg, a slide .png"),
             Self::Interrupted => Vec::new(),
             Self::Image(_) => one("features takes JPEG and PNG files"),
             _ => Vec::new(),
@@ -168,6 +181,24 @@ fn worker_hints(error: &WorkerError) -> Vec<String> {
         WorkerError::Hung { .. } => "PIXIO_EVAL_PYTHON_TIMEOUT=SECONDS gives it longer",
         WorkerError::Died { .. } => "what is done is kept: the same command continues",
         WorkerError::Memory { .. } => "a smaller --batch-size needs less shared memory",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
+}
+
+fn plot_hints(error: &PlotError) -> Vec<String> {
+    let hint = match error {
+        PlotError::Runs(_) => "`pixio-eval runs` lists every run under --out",
+        PlotError::Nothing { kind: "curves", .. } => {
+            "heads with --epochs 1 or more leave curves, for example nyuv2/linear"
+        }
+        PlotError::Nothing { .. } => "`pixio-eval runs` lists every run under --out",
+        PlotError::OnePoint { .. } => {
+            "runs that differ in it are needed; several --out DIR are read together"
+        }
+        PlotError::UnknownSetting { .. } | PlotError::WhichSetting { .. } => {
+            "name one with --x, and a second with --y for a heat map"
+        }
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]

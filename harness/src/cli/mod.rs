@@ -10,6 +10,8 @@ mod data;
 mod doctor;
 mod error;
 mod features;
+mod plot;
+mod report;
 mod run;
 mod runs;
 mod table;
@@ -53,6 +55,8 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(args, &reporter),
         Command::Card(args) => card::card(&args, &reporter),
+        Command::Plot(args) => plot::plot(&args),
+        Command::Report(args) => report::report(&args),
         Command::Data(command) => data::data(command, &reporter),
         Command::Backbones(command) => backbones::backbones(command, &reporter),
         Command::Cache(command) => cache::cache(command, &reporter),

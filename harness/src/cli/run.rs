@@ -89,8 +89,10 @@ fn finish(report: Report, options: &RunOptions, reporter: &Reporter) -> Result<u
         if report.kept == report.records.len() && report.failed.is_empty() {
             reporter.say(format!("everything was done before: nothing was run ({out})"));
         } else {
-            reporter
-                .say(format!("results are in {out}; `pixio-eval table --out {out}` shows them"));
+            reporter.say(format!(
+                "results are in {out}; `pixio-eval table --out {out}` shows them, and `pixio-eval report \
+                 --out {out}` writes one page with tables, plots and pictures"
+            ));
         }
     }
     let status = if report.failed.is_empty() { EXIT_DONE } else { EXIT_FAILED };
