@@ -55,13 +55,16 @@ fn list(registry: &Registry) -> String {
     for (name, entry) in &registry.backbones {
         let path = entry.path.as_ref().map(|path| path.display().to_string());
         let own = path.or_else(|| entry.python.as_ref().map(|python| format!("py:{python}")));
-        let file = || entry.elsewhere.as_ref().map(|_| "a file (--arch)".to_owned());
-        let weights = own.or_else(|| entry.repository.clone()).or_else(file);
+        let weights = own.or_else(|| entry.repository.clone());
+        let none = match entry.elsewhere {
+            Some(_) => "a file (--arch)",
+            None => "none (random: only)",
+        };
         table.add_row([
             name,
             &entry.title,
             &entry.parameters.map_or_else(|| "-".to_owned(), |millions| format!("{millions}M")),
-            &weights.unwrap_or_else(|| "none (random: only)".to_owned()),
+            &weights.unwrap_or_else(|| none.to_owned()),
             entry.licence.as_deref().unwrap_or("-"),
         ]);
     }

@@ -150,11 +150,13 @@ fn layout(features: &[Found], side: usize, patch: usize) -> String {
         let grid = side / patch.max(1);
         parts.push(format!("{} patches ({grid}x{grid})", shape[1]));
     }
-    if count("pooled").is_some() {
-        parts.push("1 pooled".to_owned());
+    let width = |f: &Found| f.shape.last().copied().unwrap_or_default();
+    let all = features.first().map(width).unwrap_or_default();
+    let mut text = format!("{}, of width {all}", parts.join(", "));
+    if let Some(shape) = count("pooled") {
+        text.push_str(&format!("; {} pooled of width {}", shape[1], shape[2]));
     }
-    let width = features.first().and_then(|f| f.shape.last().copied()).unwrap_or_default();
-    format!("{}, of width {width}", parts.join(", "))
+    text
 }
 
 /// Images a second: of the median pass.

@@ -216,9 +216,8 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             let fits = [16 * patch, 32 * patch].map(|side| side.to_string()).join(" or ");
             vec![format!("--override resolution={fits} would fit")]
         }
-        ResolveError::NoClassToken(_) => one(
-            "--override recipe.knn.tokens=patch-mean takes the mean patch token; pooled, the encoder's \
-             own pooling head",
+        ResolveError::NoTokens { .. } => one(
+            "--override recipe.knn.tokens=... takes other tokens: summary-mean, patch-mean or pooled",
         ),
         ResolveError::Worker(error) => worker_hints(error),
         _ => Vec::new(),

@@ -182,7 +182,7 @@ impl Worker {
                 summary_tokens: raw.summary_tokens,
                 registers: raw.registers,
                 patches: raw.patches,
-                pooled: None,
+                pooled: (raw.knn == Tokens::Pooled).then_some(raw.width),
             },
             identity,
             parameters: hello.parameters,

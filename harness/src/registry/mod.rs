@@ -109,6 +109,9 @@ pub struct Entry {
     pub recipe: Recipe,
     /// Where these choices come from.
     pub source: String,
+    /// What a user's table says over a repository's config.json: an object.
+    #[serde(skip)]
+    pub own_config: serde_json::Value,
     /// Weights on this machine: a file, or a folder.
     #[serde(skip)]
     pub path: Option<PathBuf>,

@@ -96,7 +96,6 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
             title,
             family: "python".to_owned(),
             repository: None,
-            elsewhere: None,
             revision: None,
             gated: false,
             licence: own.licence,
@@ -105,6 +104,8 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
             mean: None,
             std: None,
             config: Value::Null,
+            own_config: Value::Null,
+            elsewhere: None,
             recipe: DECLARED,
             source,
             path: None,
@@ -132,7 +133,8 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
         return Err((format!("unknown family {family_name:?}; known: {}", known.join(", ")), near));
     };
     let mut config = base.map_or_else(|| serde_json::json!({}), |base| base.config.clone());
-    merge(&mut config, own.config.unwrap_or_else(|| serde_json::json!({})));
+    let own_config = own.config.unwrap_or_else(|| serde_json::json!({}));
+    merge(&mut config, own_config.clone());
     let architecture =
         (family.from_config)(&config).map_err(|why| (format!("config: {why}"), Vec::new()))?;
     let elements: u64 = architecture.expected().iter().map(Expected::parameters).sum();
@@ -144,7 +146,6 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
     Ok(Entry {
         title,
         repository: own.repository,
-        elsewhere: None,
         revision: own.revision,
         gated: own.gated,
         licence: own.licence.or_else(|| base.and_then(|base| base.licence.clone())),
@@ -155,6 +156,8 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
         recipe: own.recipe.or(base.map(|base| base.recipe)).unwrap_or(family.recipe),
         family: family_name,
         config,
+        own_config,
+        elsewhere: None,
         source,
         path: own.path.map(|path| below(folder, &path)),
         rename,
@@ -175,6 +178,7 @@ pub(crate) fn merge(config: &mut Value, over: Value) {
                 merge(fields.entry(key).or_insert(Value::Null), value);
             }
         }
+        (_, Value::Null) => {}
         (config, over) => *config = over,
     }
 }

@@ -79,9 +79,14 @@ pub enum ResolveError {
         /// Side of a patch in pixels.
         patch: usize,
     },
-    /// A recipe of class tokens for an encoder without.
-    #[error("{0}: its recipe is of class tokens, and the encoder has none")]
-    NoClassToken(String),
+    /// A recipe of tokens that the encoder does not have.
+    #[error("{name}: the recipe's tokens are {tokens:?}, and the encoder has none such")]
+    NoTokens {
+        /// The backbone.
+        name: String,
+        /// The recipe's.
+        tokens: schema::Tokens,
+    },
     /// Rules or overrides for a backbone that takes none.
     #[error("{what} does not apply to {backbone}: {why}")]
     NotFor {

@@ -106,7 +106,7 @@ impl Resolved {
             Made::Native { architecture, weights } => {
                 (architecture.family(), weights.parameters(), architecture.positions())
             }
-            Made::Python(worker) => ("python", worker.parameters(), String::new()),
+            Made::Python(worker) => ("python", worker.parameters(), "its own".to_owned()),
         };
         Ok(BackboneRecord {
             name: self.name.clone(),
@@ -235,27 +235,12 @@ impl<'a> Resolver<'a> {
             None => (config_of(&snapshot.folder)?, &[][..]),
             Some(entry) => {
                 let config = snapshot.folder.join("config.json");
-                (self.model_of_named(entry, &config)?, entry.rename.as_slice())
+                let model = Model::of_repository(entry, &self.registry.defaults, &config)?;
+                (model, entry.rename.as_slice())
             }
         };
         let resolved = self.weights(&name, &source, model, &snapshot.folder, rules)?;
         Ok(Resolved { revision: Some(snapshot.commit), ..resolved })
-    }
-
-    /// What a named repository's config.json describes; what the name's table says, where there is none
-    /// or it is of another family or code.
-    fn model_of_named(&self, entry: &Entry, config: &Path) -> Result<Model, ResolveError> {
-        let own = || Model::of_entry(entry, &self.registry.defaults);
-        if !config.is_file() {
-            return own();
-        }
-        match Model::of_config(config) {
-            Ok(found) if found.family() == entry.family => {
-                Ok(found.prepared_as(entry, &self.registry.defaults))
-            }
-            Ok(_) | Err(ResolveError::UnsupportedFamily { .. }) => own(),
-            Err(other) => Err(other),
-        }
     }
 
     fn file(&self, spec: &str, path: &Path) -> Result<Resolved, ResolveError> {
@@ -396,9 +381,14 @@ fn checked(resolved: Resolved) -> Result<Resolved, ResolveError> {
     if resolution == 0 || (dimensions.patches && resolution % patch != 0) {
         return Err(ResolveError::Resolution { name: name.clone(), resolution, patch });
     }
-    let class = resolved.recipe.knn.tokens == Tokens::SummaryMean;
-    if class && dimensions.summary_tokens == 0 {
-        return Err(ResolveError::NoClassToken(name.clone()));
+    let there = match resolved.recipe.knn.tokens {
+        Tokens::SummaryMean => dimensions.summary_tokens > 0,
+        Tokens::PatchMean => dimensions.patches,
+        Tokens::Pooled => dimensions.pooled.is_some(),
+    };
+    if !there {
+        let tokens = resolved.recipe.knn.tokens;
+        return Err(ResolveError::NoTokens { name: name.clone(), tokens });
     }
     Ok(resolved)
 }

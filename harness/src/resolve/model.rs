@@ -99,9 +99,9 @@ impl Model {
         let bad = |why: String| ResolveError::BadConfig { path: path.to_path_buf(), why };
         let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
         let config: Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        let named =
-            config.get("model_type").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let field = |name: &str| config.get(name).and_then(Value::as_str);
         let class = || config.pointer("/architectures/0").and_then(Value::as_str);
+        let named = field("model_type").filter(|name| !name.is_empty());
         let found = named.or_else(class).unwrap_or("");
         let Some(family) = family_of_model_type(found) else {
             let supported: Vec<&str> =
@@ -116,13 +116,26 @@ impl Model {
         Ok(Self::of_family(family, config))
     }
 
-    /// The entry's recipe and preparation over this configuration.
-    pub(super) fn prepared_as(mut self, entry: &Entry, defaults: &Defaults) -> Self {
-        let Preparation { resolution, mean, std } = entry.preparation(defaults);
-        let recipe = entry.recipe;
-        let config = std::mem::take(&mut self.choices.config);
-        self.choices = Choices { resolution: Some(resolution), mean, std, recipe, config };
-        self
+    /// A named repository's table over what its config.json describes; the table alone, where there
+    /// is none or it is of another code than transformers.
+    pub(super) fn of_repository(
+        entry: &Entry,
+        defaults: &Defaults,
+        config: &Path,
+    ) -> Result<Self, ResolveError> {
+        let mut model = Self::of_entry(entry, defaults)?;
+        if !config.is_file() {
+            return Ok(model);
+        }
+        match Self::of_config(config) {
+            Ok(found) if found.family.name == entry.family => {
+                model.choices.config = found.choices.config;
+                merge(&mut model.choices.config, entry.own_config.clone());
+                Ok(model)
+            }
+            Ok(_) | Err(ResolveError::UnsupportedFamily { .. }) => Ok(model),
+            Err(other) => Err(other),
+        }
     }
 
     /// With overrides; also what a protocol's name says of them, and those that changed nothing.
