@@ -20,7 +20,7 @@ fn synthetic(number: u64) -> RunRecord {
         _ => dense_record(&backbone, "voc2012", "linear", 60.0 + number as f64 / 1e3),
     };
     made.plan.seed = number / 120;
-    if number % 3 > 0 {
+    if !number.is_multiple_of(3) {
         let mut metrics: BTreeMap<String, f64> = made
             .outcome
             .metrics
