@@ -118,6 +118,9 @@ pub struct BackboneRecord {
     pub blocks: usize,
     /// Width of a token.
     pub width: usize,
+    /// How it knows where a patch is, and how that is fitted to another grid, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub positions: String,
 }
 
 /// Which data.

@@ -2,6 +2,8 @@ use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::python::WorkerError;
+use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
 use crate::run::{CheckpointError, RunError};
 use crate::weights::WeightsError;
@@ -124,6 +126,9 @@ impl CliError {
                     "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
                      that holds {name}"
                 )],
+                RunError::NoGrid { .. } => one(
+                    "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
+                ),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
@@ -131,6 +136,7 @@ impl CliError {
                 }
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
+                RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
                 RunError::Device(DeviceError::NotBuilt(_)) => {
                     one("build with `cargo build --release --features cuda`, or use --device cpu")
                 }
@@ -150,6 +156,21 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn worker_hints(error: &WorkerError) -> Vec<String> {
+    let hint = match error {
+        WorkerError::NoFile(_) => "expected py:FILE.py:FUNCTION",
+        WorkerError::Start { .. } => "PIXIO_EVAL_PYTHON=PATH chooses the interpreter",
+        WorkerError::Fault { why, .. } if why.contains("ModuleNotFoundError") => {
+            "PIXIO_EVAL_PYTHON=PATH chooses an interpreter that has the module"
+        }
+        WorkerError::Hung { .. } => "PIXIO_EVAL_PYTHON_TIMEOUT=SECONDS gives it longer",
+        WorkerError::Died { .. } => "what is done is kept: the same command continues",
+        WorkerError::Memory { .. } => "a smaller --batch-size needs less shared memory",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
 }
 
 fn list_hints(error: &ListError) -> Vec<String> {
@@ -178,10 +199,19 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             one("a single weights file is given by its own path, with --arch NAME")
         }
         ResolveError::NeedsArch(_) => one("add --arch NAME, for example --arch pixio-l"),
-        ResolveError::NoWeights(name) => vec![format!("use random:{name} for random weights")],
+        ResolveError::NoWeights(name) => vec![format!(
+            "use random:{name} for random weights, or a checkpoint of it: --backbone FILE --arch {name}"
+        )],
         ResolveError::UnsupportedFamily { .. } | ResolveError::BadConfig { .. } => one(names),
-        ResolveError::Weights(WeightsError::Mismatch { .. }) => {
-            one("check that config.json or --arch belongs to these weights")
+        ResolveError::Weights(WeightsError::Mismatch { .. }) => vec![
+            "check that config.json or --arch belongs to these weights".to_owned(),
+            "--rename FROM=TO gives tensors the names that the family knows".to_owned(),
+        ],
+        ResolveError::Weights(WeightsError::RuleUnused { .. }) => {
+            one("a rule matches a whole name: * stands for the rest, as in model.*=*")
+        }
+        ResolveError::Weights(WeightsError::RenamedTwice { .. }) => {
+            one("an empty TO leaves a tensor out, as in --rename 'ema.*='")
         }
         ResolveError::Weights(WeightsError::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
@@ -194,6 +224,17 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
         ResolveError::Weights(WeightsError::Pth { source, .. }) => one(pth_hint(source)),
         ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
         ResolveError::Hub(error) => hub_hints(error),
+        ResolveError::Registry(RegistryError::Entry { near, .. }) => {
+            near.first().map(|first| format!("did you mean {first:?}?")).into_iter().collect()
+        }
+        ResolveError::Resolution { patch, .. } => {
+            let fits = [16 * patch, 32 * patch].map(|side| side.to_string()).join(" or ");
+            vec![format!("--override resolution={fits} would fit")]
+        }
+        ResolveError::NoTokens { .. } => one(
+            "--override recipe.knn.tokens=... takes other tokens: summary-mean, patch-mean or pooled",
+        ),
+        ResolveError::Worker(error) => worker_hints(error),
         _ => Vec::new(),
     }
 }
@@ -210,7 +251,9 @@ fn pth_hint(error: &pickle::CheckpointError) -> &'static str {
             "nothing a file asks for is run; if you trust this one, load it with torch and save the \
              model's state_dict() alone"
         }
-        E::NoTensors(_) => "expected a state dict at the top or under model, state_dict or module",
+        E::NoTensors(_) => {
+            "expected a state dict at the top or under model, state_dict, module or r3m"
+        }
         E::NotACheckpoint => {
             "readable is what torch.save writes, of any version; is it another format?"
         }

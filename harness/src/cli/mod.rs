@@ -4,6 +4,7 @@ pub mod args;
 mod backbones;
 mod cache;
 mod card;
+mod check;
 mod compare;
 mod data;
 mod doctor;

@@ -15,9 +15,8 @@ use tasks::dense::PairedSet;
 use super::train::{Stream, run};
 use super::{Cache, Opened, protocol};
 use crate::backbone::{Backbone, BackboneError, Dimensions, Placement, Tap, Wanted};
-use crate::hub::HubOptions;
 use crate::progress::{Reporter, Verbosity};
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, SourceOptions};
 
 const DEVICE: Device = Device::Cpu;
 const EPOCHS: usize = 3;
@@ -90,8 +89,8 @@ impl World {
         };
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let reporter = Reporter::new(Verbosity::Quiet);
-        let hub = HubOptions { offline: true };
-        let resolver = Resolver { arch: None, hub, reporter: &reporter };
+        let options = SourceOptions { offline: true, ..SourceOptions::default() };
+        let resolver = Resolver::new(options, &reporter).unwrap();
         let resolved = resolver.resolve(golden.to_str().unwrap()).unwrap();
         Self { folder, data, resolved, reporter }
     }
