@@ -167,7 +167,7 @@ pub(super) fn to_latex(layout: &Layout, grid: &Grid) -> String {
     let columns = "r".repeat(layout.columns.len());
     let mut out = format!(
         "% Needs \\usepackage{{booktabs}} in the preamble.\n\\begin{{table}}\n\\centering\n\
-         \\caption{{{}}}\n\\begin{{tabular}}{{llr{columns}}}\n\\toprule\n",
+         \\caption{{{}}}\n\\vspace{{4pt}}\n\\begin{{tabular}}{{llr{columns}}}\n\\toprule\n",
         escape_latex(&caption(layout, grid).join(" "))
     );
     let (mut heads, mut rules, mut from) = (String::new(), String::new(), 4);

@@ -21,7 +21,7 @@ impl Exporter for Latex {
 fn table(section: &Section) -> String {
     let columns = "r".repeat(section.columns().count());
     let mut out = format!(
-        "\\begin{{table}}\n\\centering\n\\caption{{{}}}\n\\begin{{tabular}}{{llr{columns}}}\n\\toprule\n",
+        "\\begin{{table}}\n\\centering\n\\caption{{{}}}\n\\vspace{{4pt}}\n\\begin{{tabular}}{{llr{columns}}}\n\\toprule\n",
         caption(section)
     );
     // The tasks, each over its metrics with a rule of its own.
