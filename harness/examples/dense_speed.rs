@@ -14,9 +14,8 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use heads::dense::{Architecture, HeadConfig, Probe, Targets, assemble, initialise};
 use pixio_eval::backbone::{Backbone, Placement, Wanted};
-use pixio_eval::hub::HubOptions;
 use pixio_eval::progress::{Reporter, Verbosity};
-use pixio_eval::resolve::Resolver;
+use pixio_eval::resolve::{Resolver, SourceOptions};
 use schema::{Objective, TrainingStage};
 use tasks::metrics::windows;
 
@@ -62,8 +61,8 @@ impl Bench {
     fn new(name: &str, batch: usize) -> Outcome<Self> {
         let device = Device::Cpu;
         let reporter = Reporter::new(Verbosity::Quiet);
-        let resolver =
-            Resolver { arch: None, hub: HubOptions { offline: true }, reporter: &reporter };
+        let options = SourceOptions { offline: true, ..SourceOptions::default() };
+        let resolver = Resolver::new(options, &reporter)?;
         let placement = Placement { device: device.clone(), dtype: DType::F32 };
         let backbone = resolver.resolve(&format!("random:{name}"))?.load(&placement)?;
         let quarter = backbone.dimensions().blocks / 4;

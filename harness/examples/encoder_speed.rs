@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use pixio_eval::backbone::{Placement, Wanted};
-use pixio_eval::hub::HubOptions;
 use pixio_eval::progress::{Reporter, Verbosity};
-use pixio_eval::resolve::Resolver;
+use pixio_eval::resolve::{Resolver, SourceOptions};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         |at: usize, default: usize| args.get(at).map_or(Ok(default), |text| text.parse::<usize>());
     let (batch, repeats) = (number(1, 8)?, number(2, 3)?);
     let reporter = Reporter::new(Verbosity::Quiet);
-    let resolver = Resolver { arch: None, hub: HubOptions { offline: true }, reporter: &reporter };
+    let options = SourceOptions { offline: true, ..SourceOptions::default() };
+    let resolver = Resolver::new(options, &reporter)?;
     let resolved = resolver.resolve(&format!("random:{name}"))?;
     let backbone = resolved.load(&Placement { device: Device::Cpu, dtype: DType::F32 })?;
     let last = backbone.dimensions().blocks - 1;

@@ -15,6 +15,7 @@ pub mod interrupt;
 pub mod lists;
 pub mod locate;
 pub mod progress;
+pub mod python;
 pub mod registry;
 pub mod resolve;
 pub mod run;

@@ -89,7 +89,7 @@ fn shared_equals_alone_with_any_number_of_threads() {
         good(&world.run(&args(&[cell], "alone")));
     }
     let alone = files(&world, "alone");
-    assert_eq!(alone.len(), 2 * 4, "{:?}", alone.keys());
+    assert_eq!(alone.len(), 2 * 5, "{:?}", alone.keys());
     let same = |out: &str| {
         let found = files(&world, out);
         assert_eq!(found.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());

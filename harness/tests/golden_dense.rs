@@ -12,9 +12,8 @@ use candle_core::{DType, Device, Tensor};
 use common::{World, golden as golden_folder};
 use heads::dense::{Expected, HeadKind, Probe, Targets, assemble, encode, from_tensors};
 use pixio_eval::backbone::{Backbone, Placement, Wanted};
-use pixio_eval::hub::HubOptions;
 use pixio_eval::progress::{Reporter, Verbosity};
-use pixio_eval::resolve::Resolver;
+use pixio_eval::resolve::{Resolver, SourceOptions};
 use schema::{IMAGENET_MEAN, IMAGENET_STD, Objective, SampleStage, TrainingStage};
 use serde_json::Value;
 use tasks::data::Registry;
@@ -34,7 +33,8 @@ fn read() -> Golden {
     let tensors =
         candle_core::safetensors::load(golden_folder().join("dense.safetensors"), &DEVICE);
     let reporter = Reporter::new(Verbosity::Quiet);
-    let resolver = Resolver { arch: None, hub: HubOptions { offline: true }, reporter: &reporter };
+    let options = SourceOptions { offline: true, ..SourceOptions::default() };
+    let resolver = Resolver::new(options, &reporter).unwrap();
     let resolved = resolver.resolve(golden_folder().to_str().unwrap()).unwrap();
     let encoder = resolved.load(&Placement { device: DEVICE, dtype: DType::F32 }).unwrap();
     Golden { json, tensors: tensors.unwrap().into_iter().collect(), encoder }

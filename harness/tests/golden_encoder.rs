@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use common::golden;
 use pixio_eval::backbone::{Placement, Wanted};
-use pixio_eval::hub::HubOptions;
 use pixio_eval::progress::{Reporter, Verbosity};
-use pixio_eval::resolve::{Resolved, Resolver};
+use pixio_eval::resolve::{Resolved, Resolver, SourceOptions};
 
 const BLOCKS: [usize; 3] = [0, 3, 7];
 
 fn resolve(spec: PathBuf) -> Resolved {
     let arch = golden().join("config.json");
     let reporter = Reporter::new(Verbosity::Quiet);
-    let hub = HubOptions { offline: true };
-    let resolver = Resolver { arch: arch.to_str(), hub, reporter: &reporter };
+    let arch = arch.to_str().map(str::to_owned);
+    let options = SourceOptions { arch, offline: true, ..SourceOptions::default() };
+    let resolver = Resolver::new(options, &reporter).unwrap();
     resolver.resolve(spec.to_str().unwrap()).unwrap()
 }
 

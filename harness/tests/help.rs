@@ -17,6 +17,7 @@ fn help_of_every_command() {
         "plot",
         "report",
         "runs",
+        "card",
         "data",
         "backbones",
         "features",
@@ -35,7 +36,16 @@ fn lists_and_cards() {
     let world = World::new();
     insta::assert_snapshot!("backbones_list", world.run(&["backbones", "list"]).stdout);
     insta::assert_snapshot!("backbones_show", world.run(&["backbones", "show", "pixio-h"]).stdout);
-    for name in ["mae-h", "dinov2-g-reg", "clip-l14", "siglip2-b", "dinov3-s-plus"] {
+    for name in [
+        "mae-h",
+        "dinov2-g-reg",
+        "clip-l14",
+        "siglip2-b",
+        "dinov3-s-plus",
+        "r3m-50",
+        "sam-b",
+        "theia-s",
+    ] {
         let card = world.run(&["backbones", "show", name]).stdout;
         insta::assert_snapshot!(format!("backbones_show_{name}"), card);
     }

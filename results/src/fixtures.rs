@@ -45,6 +45,7 @@ pub fn plan(backbone: &str) -> RunPlan {
             parameters: 86_000_000,
             blocks: 12,
             width: 768,
+            positions: String::new(),
         },
         protocol_fingerprint: protocol.fingerprint(),
         protocol,

@@ -1,7 +1,7 @@
 //! The long form: one row a metric.
 
 use polars::prelude::{Column, DataFrame, PolarsResult};
-use schema::RunRecord;
+use schema::{MetricValue, RunPlan, RunRecord};
 use serde::Serialize;
 
 use crate::text::{shown_backbone, shown_protocol};
@@ -57,9 +57,26 @@ pub fn long_rows<'a>(records: impl IntoIterator<Item = &'a RunRecord>) -> Vec<Lo
     records.into_iter().flat_map(rows_of).collect()
 }
 
+impl LongRow {
+    /// The texts that came from a record's author.
+    pub(crate) fn texts_mut(&mut self) -> [&mut String; 5] {
+        [
+            &mut self.backbone,
+            &mut self.dataset,
+            &mut self.head,
+            &mut self.protocol,
+            &mut self.metric,
+        ]
+    }
+}
+
 fn rows_of(record: &RunRecord) -> impl Iterator<Item = LongRow> {
-    let plan = &record.plan;
-    record.outcome.metrics.iter().map(|metric| LongRow {
+    record.outcome.metrics.iter().map(|metric| long_row(&record.plan, metric))
+}
+
+/// One metric of a run.
+pub(crate) fn long_row(plan: &RunPlan, metric: &MetricValue) -> LongRow {
+    LongRow {
         backbone: if plan.backbone.name.starts_with("random:") {
             plan.backbone.name.clone()
         } else {
@@ -74,7 +91,7 @@ fn rows_of(record: &RunRecord) -> impl Iterator<Item = LongRow> {
         ci_low: metric.ci_low,
         ci_high: metric.ci_high,
         selection: metric.selection.as_str(),
-    })
+    }
 }
 
 /// The long form as a frame with the columns [`COLUMNS`]: text as strings, `seed` as u64, numbers

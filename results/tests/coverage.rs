@@ -155,6 +155,7 @@ fn intervals_hold_the_truth_about_as_often_as_they_say() {
     around("mean", coverage(&Errors, 100, 200));
     around("7 classes", coverage(&Scenes::new(7, 0.5, 4.0), 100, 200));
     around("40 classes", coverage(&Scenes::new(40, 0.8, 6.0), 300, 200));
+    around("150 classes", coverage(&Scenes::new(150, 1.0, 9.0), 500, 200));
 }
 
 /// The figures in the documentation of `statistics`.
@@ -174,5 +175,5 @@ fn coverage_at_the_sizes_of_the_benchmark() {
         "mIoU, 150 very skewed classes, 2000 images",
         coverage(&Scenes::new(150, 1.4, 9.0), 2000, 1000),
     );
-    assert!(figures[..3].iter().all(|found| (93.0..=97.0).contains(found)), "{figures:?}");
+    assert!(figures.iter().all(|found| (93.0..=97.0).contains(found)), "{figures:?}");
 }

@@ -221,6 +221,8 @@ def main() -> None:
         save(small, folder / "flat.pth", 2)
         save({"state_dict": small, "epoch": 1, "c": torch.ones(1)}, folder / "state_dict.pth", 2)
         save({"module": small}, folder / "module.pth", 2)
+        moments = {"state": {0: {"exp_avg": torch.ones(2)}}}
+        save({"r3m": small, "r3m_opt": moments, "global_step": 1}, folder / "r3m.pth", 2)
         save({**small, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, folder / "beside.pth", 2)
         save({"teacher": {"backbone": small}, "step": {0: torch.ones(2)}}, folder / "nested.pth", 2)
         save({"epoch": 3, "losses": [1.0]}, folder / "no_tensors.pth", 2)

@@ -110,6 +110,7 @@ fn the_state_dict_is_found_wherever_it_stands() {
     for (file, root) in [
         ("state_dict", Some("state_dict")),
         ("module", Some("module")),
+        ("r3m", Some("r3m")),
         ("beside", None),
         ("no_checksums", None),
     ] {

@@ -77,7 +77,8 @@ pub enum Tokens {
     SummaryMean,
     /// Mean of the patch tokens, for encoders without summary tokens.
     PatchMean,
-    /// The token of the encoder's own pooling head, which follows the final norm.
+    /// Mean of the tokens of the encoder's own output head (a pooling head, a neck), which follows the final
+    /// norm.
     Pooled,
 }
 

@@ -27,7 +27,7 @@ impl std::fmt::Display for TaskHead {
 /// ```text
 /// OUT/DATASET/HEAD/BACKBONE-KEY/
 ///   plan.json            { "format": 1, "plan": RunPlan }, written before any work
-///   predictions.parquet  one row a validation sample
+///   predictions.parquet  one row a validation sample; of the last epoch, where a head is trained
 ///   record.json          { "format": 1, "plan": RunPlan, "outcome": Outcome }, written last
 ///   failed.txt           the error, when the run failed
 /// ```
@@ -38,6 +38,7 @@ impl std::fmt::Display for TaskHead {
 ///   checkpoint-EEEE.json, checkpoint-EEEE.safetensors  the state after epoch EEEE, the newest two
 ///   head.safetensors     the last epoch's head
 ///   best.safetensors     the best epoch's head
+///   predictions-best.parquet  its per-image rows; not in folders of early versions
 ///   pictures/            input, truth, prediction and error of a few validation images
 /// ```
 ///
@@ -117,6 +118,9 @@ pub struct BackboneRecord {
     pub blocks: usize,
     /// Width of a token.
     pub width: usize,
+    /// How it knows where a patch is, and how that is fitted to another grid, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub positions: String,
 }
 
 /// Which data.
@@ -227,9 +231,9 @@ pub struct EpochRecord {
 pub enum SampleRows {
     /// Predicted classes.
     Knn(Vec<PredictionRow>),
-    /// Depth metrics of the last epoch's head.
+    /// Depth metrics of one epoch's head.
     Depth(Vec<DepthRow>),
-    /// Class counts of the last epoch's head.
+    /// Class counts of one epoch's head.
     Segmentation(Vec<SegmentationRow>),
 }
 

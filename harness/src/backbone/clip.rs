@@ -3,8 +3,8 @@
 //!
 //! Our own encoder: that of candle-transformers takes one image size. transformers' pooled output
 //! is the class token of the last block after the final norm; the projection to the space of texts is
-//! not part of the encoder. The authors' code resizes no positions: ours does as transformers,
-//! bicubic by size.
+//! not part of the encoder. The authors' code resizes no positions: ours does as transformers, bicubic
+//! by size, or as timm, antialiased, with `"position_resize": "timm"` in config.json.
 //!
 //! ```text
 //! pixio-eval features cat.jpg --backbone clip-l14 --out cat.safetensors
@@ -39,7 +39,10 @@ pub(super) fn from_transformers(config: &serde_json::Value) -> Result<Make, Stri
         patch_bias: false,
         class_tokens: 1,
         registers: 0,
-        positions: Positions::Table(Resize::Size),
+        positions: Positions::Table(fields.choice(
+            "position_resize",
+            &[("transformers", Resize::Size), ("timm", Resize::SizeAntialias)],
+        )?),
         pre_norm: true,
         pooling: false,
         flat_tokens: true,
@@ -47,18 +50,70 @@ pub(super) fn from_transformers(config: &serde_json::Value) -> Result<Make, Stri
     })
 }
 
-/// Names of transformers, of the image encoder alone or of the model of images and texts.
+/// Names of transformers, of the image encoder alone or of the model of images and texts; of the
+/// authors' code; and of timm.
 fn canonical(raw: &str) -> Canonical {
+    if let Some(name) = raw.strip_prefix("visual.") {
+        return original(name);
+    }
+    // The authors' encoder of texts.
+    let texts = ["transformer.", "token_embedding.", "ln_final."];
+    if raw == "positional_embedding" || texts.iter().any(|start| raw.starts_with(start)) {
+        return Canonical::Ignored;
+    }
     let name = raw.strip_prefix("vision_model.").unwrap_or(raw);
     match name {
         "embeddings.class_embedding" => return Canonical::Whole("cls_token".to_owned()),
-        "logit_scale" => return Canonical::Ignored,
+        "logit_scale" | "text_projection" => return Canonical::Ignored,
         _ => {}
     }
     if let Some(leaf) = name.strip_prefix("pre_layrnorm.") {
         return Canonical::Whole(format!("norm_pre.{leaf}"));
     }
-    tower(name)
+    match tower(name) {
+        Canonical::Unknown => timm(name),
+        known => known,
+    }
+}
+
+/// Names of timm; its classifier is a projection to the space of texts.
+fn timm(name: &str) -> Canonical {
+    match name {
+        "norm_pre.weight" | "norm_pre.bias" => Canonical::Whole(name.to_owned()),
+        "head.weight" | "head.bias" => Canonical::Ignored,
+        name => names::vit(name),
+    }
+}
+
+/// Names of the authors' code, inside its image encoder.
+fn original(name: &str) -> Canonical {
+    let whole = |name: &str| Canonical::Whole(name.to_owned());
+    match name {
+        "proj" => return Canonical::Ignored,
+        "conv1.weight" => return whole("patch_embed.proj.weight"),
+        "class_embedding" => return whole("cls_token"),
+        "positional_embedding" => return whole("pos_embed"),
+        _ => {}
+    }
+    for (from, to) in [("ln_pre.", "norm_pre."), ("ln_post.", "norm.")] {
+        if let Some(leaf) = name.strip_prefix(from) {
+            return whole(&format!("{to}{leaf}"));
+        }
+    }
+    let Some(rest) = name.strip_prefix("transformer.resblocks.") else {
+        return Canonical::Unknown;
+    };
+    let Some((number, part)) = rest.split_once('.') else { return Canonical::Unknown };
+    let renamed = [
+        ("ln_1.", "norm1."),
+        ("ln_2.", "norm2."),
+        ("attn.in_proj_", "attn.qkv."),
+        ("attn.out_proj.", "attn.proj."),
+        ("mlp.c_fc.", "mlp.fc1."),
+        ("mlp.c_proj.", "mlp.fc2."),
+    ];
+    let known = renamed.iter().find_map(|(from, to)| Some((to, part.strip_prefix(from)?)));
+    known.map_or(Canonical::Unknown, |(to, leaf)| names::block(&format!("{number}.{to}{leaf}")))
 }
 
 /// A tensor of a tower as CLIP and SigLIP share it in transformers.

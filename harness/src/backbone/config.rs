@@ -36,6 +36,20 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Whole numbers below `end`.
+    pub(super) fn indices(
+        &self,
+        key: &str,
+        default: &[usize],
+        end: usize,
+    ) -> Result<Vec<usize>, String> {
+        let Some(value) = self.get(key) else { return Ok(default.to_vec()) };
+        let numbers: Option<Vec<usize>> = serde_json::from_value(value.clone()).ok();
+        numbers
+            .filter(|numbers| numbers.iter().all(|number| *number < end))
+            .ok_or_else(|| format!("{key} is {value}; expected whole numbers below {end}"))
+    }
+
     /// A number.
     pub(super) fn number(&self, key: &str, default: f64) -> Result<f64, String> {
         match self.get(key) {

@@ -19,22 +19,32 @@ use crate::weights::Canonical;
 
 /// Reads transformers' `config.json` of `dinov2`.
 pub(super) fn from_transformers(config: &serde_json::Value) -> Result<Make, String> {
-    read(config, 0, 14)
+    let original = original_resize(config)?;
+    read(&Fields::of(config), 0, (224, 14), original)
 }
 
 /// Reads transformers' `config.json` of `dinov2_with_registers`.
 pub(super) fn with_registers(config: &serde_json::Value) -> Result<Make, String> {
-    read(config, Fields::of(config).count("num_register_tokens", 4)?, 16)
+    let registers = Fields::of(config).count("num_register_tokens", 4)?;
+    read(&Fields::of(config), registers, (224, 16), original_resize(config)?)
 }
 
-fn read(config: &serde_json::Value, registers: usize, patch: usize) -> Result<Make, String> {
-    let fields = Fields::of(config);
+/// Whether positions are resized as by the authors (the default) or as by transformers.
+pub(super) fn original_resize(config: &serde_json::Value) -> Result<bool, String> {
+    Fields::of(config).choice("position_resize", &[("original", true), ("transformers", false)])
+}
+
+/// Reads the fields of a DINOv2; `sides` are image and patch where the configuration has none.
+pub(super) fn read(
+    fields: &Fields<'_>,
+    registers: usize,
+    sides: (usize, usize),
+    original: bool,
+) -> Result<Make, String> {
     let (width, heads) = fields.width(Some((768, 12)))?;
-    let (image, patch) = fields.sides(224, patch)?;
+    let (image, patch) = fields.sides(sides.0, sides.1)?;
     let hidden = (fields.number("mlp_ratio", 4.0)? * width as f64) as usize;
     let gated = fields.flag("use_swiglu_ffn", false)?;
-    let original =
-        fields.choice("position_resize", &[("original", true), ("transformers", false)])?;
     let resize = match (registers > 0, original) {
         (true, _) => Resize::SizeAntialias,
         (false, true) => Resize::FactorOffset,
@@ -63,13 +73,24 @@ fn read(config: &serde_json::Value, registers: usize, patch: usize) -> Result<Ma
         pre_norm: false,
         pooling: false,
         flat_tokens: false,
-        names: canonical,
+        names: if gated { gated_names } else { canonical },
     })
 }
 
-/// Names of the authors' `.pth` and of transformers, with or without the prefix of a model around
-/// the encoder.
-fn canonical(raw: &str) -> Canonical {
+/// As [`canonical`]; timm calls the two layers of SwiGLU as those of any other MLP.
+fn gated_names(raw: &str) -> Canonical {
+    match canonical(raw) {
+        Canonical::Whole(name) => {
+            let name = name.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.");
+            Canonical::Whole(name)
+        }
+        other => other,
+    }
+}
+
+/// Names of the authors' `.pth`, of timm and of transformers, with or without the prefix of a model
+/// around the encoder.
+pub(super) fn canonical(raw: &str) -> Canonical {
     let inner = ["dinov2_with_registers.", "dinov2."].iter().find_map(|p| raw.strip_prefix(p));
     match inner.unwrap_or(raw) {
         name if name.starts_with("classifier.") => Canonical::Ignored,

@@ -72,9 +72,18 @@ fn plain_names(raw: &str) -> Canonical {
     canonical(raw, false)
 }
 
-/// Names of transformers.
+/// Names of transformers and of the authors' `.pth`.
 fn canonical(raw: &str, gated: bool) -> Canonical {
     let name = raw.strip_prefix("model.").unwrap_or(raw);
+    // The authors' rotation, the mask that silences keys' biases, and a norm of training alone.
+    let outside = ["rope_embed.periods", "local_cls_norm.weight", "local_cls_norm.bias"];
+    if outside.contains(&name) || name.ends_with(".attn.qkv.bias_mask") {
+        return Canonical::Ignored;
+    }
+    if let Some(block) = name.strip_suffix(".attn.qkv.bias") {
+        let part = |part: &str| Some(format!("{block}.attn.{part}.bias"));
+        return Canonical::Split(vec![part("q"), None, part("v")]);
+    }
     if let Some(leaf) = name.strip_prefix("embeddings.patch_embeddings.") {
         return Canonical::Whole(format!("patch_embed.proj.{leaf}"));
     }

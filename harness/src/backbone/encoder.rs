@@ -60,7 +60,7 @@ impl Make {
 
 /// Side of the image of patch size `patch` that makes for the tokens of a patch-16 encoder at 256
 /// (224 for patch 14), where that divides.
-pub(super) fn evaluation_side(patch: usize) -> usize {
+pub(crate) fn evaluation_side(patch: usize) -> usize {
     if 256 % patch == 0 { 256 } else { 16 * patch }
 }
 
@@ -78,6 +78,7 @@ impl Architecture for Make {
             summary_tokens: self.class_tokens,
             registers: self.registers,
             patches: true,
+            pooled: self.pooling.then_some(self.width()),
         }
     }
 
@@ -126,6 +127,20 @@ impl Architecture for Make {
             Positions::Table(how) => format!("table, resized {}", how.describe()),
             Positions::Rotary(base) => format!("rotary over patches, base {base}"),
         }
+    }
+
+    /// Matrix products alone: every weight of a block meets every token, and every token every other.
+    fn flops(&self, height: usize, width: usize) -> Option<f64> {
+        let patches = ((height / self.patch) * (width / self.patch)) as f64;
+        let tokens = patches + (self.class_tokens + self.registers) as f64;
+        let mut blocks = Vec::new();
+        Block::expected(0, &self.block, &mut blocks);
+        let matrices = blocks.iter().filter(|e| e.shape.len() == 2);
+        let weights: usize = matrices.map(|e| e.shape.iter().product::<usize>()).sum();
+        let attention = 2.0 * tokens * tokens * self.width() as f64;
+        let embedding = patches * (3 * self.patch.pow(2) * self.width()) as f64;
+        let all = self.blocks as f64 * (tokens * weights as f64 + attention) + embedding;
+        Some(2.0 * all)
     }
 
     fn load(
@@ -252,12 +267,8 @@ impl Encoder {
         grid: (usize, usize),
         places: Option<&Places>,
     ) -> candle_core::Result<Tensor> {
-        let (batch, channels, _, _) = images.dims4()?;
-        let p = self.make.patch;
-        let patches = images
-            .reshape(&[batch, channels, grid.0, p, grid.1, p])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((batch, grid.0 * grid.1, channels * p * p))?;
+        let batch = images.dim(0)?;
+        let patches = patches(images, grid, self.make.patch)?;
         let mut x = self.patch.forward(&patches)?.to_dtype(DType::F32)?;
         if let Some(Places::Added(positions)) = places {
             x = x.broadcast_add(positions)?;
@@ -330,6 +341,19 @@ impl Backbone for Encoder {
         }
         Ok(taps.into_iter().flatten().collect())
     }
+}
+
+/// `[B, 3, h p, w p] -> [B, h w, 3 p p]`: patches in row-major order, flattened as a convolution's kernel is.
+pub(super) fn patches(
+    images: &Tensor,
+    (height, width): (usize, usize),
+    side: usize,
+) -> candle_core::Result<Tensor> {
+    let (batch, channels, _, _) = images.dims4()?;
+    images
+        .reshape(&[batch, channels, height, side, width, side])?
+        .permute([0, 2, 4, 1, 3, 5])?
+        .reshape((batch, height * width, channels * side * side))
 }
 
 /// Rotation of patches by the place of their centre, row and column in -1..1 whatever the grid

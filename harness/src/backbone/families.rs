@@ -5,7 +5,10 @@ use std::sync::Arc;
 use schema::{Fingerprint, IMAGENET_MEAN, IMAGENET_STD, Tokens};
 
 use super::pixio::PixioConfig;
-use super::{Backbone, Dimensions, Placement, clip, dinov2, dinov3, mae, pixels, siglip, vit};
+use super::{
+    Backbone, Dimensions, Placement, clip, depth_anything, dinov2, dinov3, mae, pixels, r3m, sam,
+    siglip, theia, vc1, vit,
+};
 use crate::registry::{KnnRecipe, Recipe};
 use crate::weights::{Expected, NameMap, Weights, WeightsError};
 
@@ -23,6 +26,9 @@ pub trait Architecture: Send + Sync {
     fn fingerprint(&self) -> Fingerprint;
     /// How it knows where a patch is, in words.
     fn positions(&self) -> String;
+    /// Floating-point operations of an image of that size, up to the last block; a multiplication and
+    /// an addition are two.
+    fn flops(&self, height: usize, width: usize) -> Option<f64>;
     /// Loads the encoder.
     fn load(
         &self,
@@ -39,7 +45,7 @@ pub type FromConfig = fn(&serde_json::Value) -> Result<Arc<dyn Architecture>, St
 pub struct Family {
     /// `family` in backbones.toml.
     pub name: &'static str,
-    /// `model_type` in config.json.
+    /// `model_type` in config.json, or the model's class where it has none.
     pub model_types: &'static [&'static str],
     /// Its configuration reader.
     pub from_config: FromConfig,
@@ -116,6 +122,26 @@ pub static FAMILIES: &[Family] = &[
             Ok(Arc::new(dinov3::from_transformers(config)?))
         })
     },
+    Family::new("vc1", &["vc1"], |config| Ok(Arc::new(vc1::from_transformers(config)?))),
+    Family {
+        recipe: recipe(Tokens::SummaryMean, true, false),
+        ..Family::new("r3m", &["r3m"], |config| Ok(Arc::new(r3m::from_config(config)?)))
+    },
+    Family {
+        recipe: recipe(Tokens::PatchMean, true, false),
+        ..Family::new("theia", &["theia", "TheiaModel"], |config| {
+            Ok(Arc::new(theia::from_config(config)?))
+        })
+    },
+    Family {
+        recipe: recipe(Tokens::Pooled, true, false),
+        ..Family::new("sam", &["sam", "sam_vision_model"], |config| {
+            Ok(Arc::new(sam::from_transformers(config)?))
+        })
+    },
+    Family::new("depth_anything", &["depth_anything"], |config| {
+        Ok(Arc::new(depth_anything::from_transformers(config)?))
+    }),
     Family {
         recipe: recipe(Tokens::SummaryMean, false, true),
         published: false,

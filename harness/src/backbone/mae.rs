@@ -2,7 +2,7 @@
 //! encoder it sees every patch, in order: masking and shuffling belong to pre-training.
 //!
 //! Our own encoder: candle-transformers has no MAE. Positions are resized as by the authors'
-//! fine-tuning code, bicubic by size.
+//! fine-tuning code, bicubic by size, which is also what transformers does.
 //!
 //! ```text
 //! pixio-eval features cat.jpg --backbone mae-l --out cat.safetensors
@@ -17,13 +17,15 @@ use crate::weights::Canonical;
 
 /// Reads transformers' `config.json` of `vit_mae`.
 pub(super) fn from_transformers(config: &serde_json::Value) -> Result<Make, String> {
-    plain("mae", config, canonical)
+    plain("mae", config, 1e-12, canonical)
 }
 
-/// A plain ViT with one class token, as MAE and the supervised ViT are.
+/// A plain ViT with one class token, as MAE and the supervised ViT are; `eps` of its norms where the
+/// configuration has none.
 pub(super) fn plain(
     family: &'static str,
     config: &serde_json::Value,
+    eps: f64,
     names: fn(&str) -> Canonical,
 ) -> Result<Make, String> {
     let fields = Fields::of(config);
@@ -40,7 +42,7 @@ pub(super) fn plain(
             qkv_bias: if biased { QkvBias::Packed } else { QkvBias::None },
             mlp: fields.activation(Mlp::Gelu)?,
             layer_scale: false,
-            eps: fields.number("layer_norm_eps", 1e-12)?,
+            eps: fields.number("layer_norm_eps", eps)?,
         },
         image,
         patch,
@@ -57,7 +59,7 @@ pub(super) fn plain(
 
 /// Names of the authors' `.pth` and of transformers, with or without the prefix of a model around
 /// the encoder. The decoder and a fine-tuned head are not part of it.
-fn canonical(raw: &str) -> Canonical {
+pub(super) fn canonical(raw: &str) -> Canonical {
     let name = raw.strip_prefix("module.").unwrap_or(raw);
     match name.strip_prefix("vit.").unwrap_or(name) {
         "head.weight" | "head.bias" | "fc_norm.weight" | "fc_norm.bias" => Canonical::Ignored,

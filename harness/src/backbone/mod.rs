@@ -2,10 +2,13 @@
 //!
 //! A family is one file (its config reader and its name map) and one entry in [`families`]. A vision
 //! transformer says what it is made of (`encoder.rs`), over the blocks of `transformer.rs` and the
-//! position resize of `position.rs`; anything else implements [`Backbone`] itself.
+//! position resize of `position.rs`; anything else implements [`Backbone`] itself. None is taken from
+//! candle-transformers: taps of blocks, images of other sizes and shapes, and the kernels of our own operations
+//! cannot be reached through it. The head of each file says what else speaks against it.
 
 mod clip;
 mod config;
+mod depth_anything;
 mod dinov2;
 mod dinov3;
 mod encoder;
@@ -16,11 +19,19 @@ mod pixels;
 pub mod pixio;
 mod pooling;
 mod position;
+mod r3m;
+mod sam;
 mod siglip;
+mod theia;
 mod transformer;
+mod vc1;
 mod vit;
 
 use candle_core::{DType, Device, Tensor};
+
+pub(crate) use encoder::evaluation_side;
+
+use crate::python::WorkerError;
 
 /// Size and make of an encoder, as far as callers need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +50,8 @@ pub struct Dimensions {
     pub registers: usize,
     /// Whether it has patch tokens.
     pub patches: bool,
+    /// Width of the tokens of its own output head, if it has one.
+    pub pooled: Option<usize>,
 }
 
 /// Which tokens of a tapped block to return.
@@ -52,7 +65,7 @@ pub struct Wanted {
     pub summary: bool,
     /// Summary tokens after the encoder's final norm.
     pub summary_norm: bool,
-    /// The token of the encoder's own pooling head.
+    /// The tokens of the encoder's own output head.
     pub pooled: bool,
 }
 
@@ -86,7 +99,8 @@ pub struct Tap {
     pub summary: Option<Tensor>,
     /// `[B, S, D]`, after the final norm.
     pub summary_norm: Option<Tensor>,
-    /// `[B, 1, D]`: the final-norm patches through the encoder's own pooling head.
+    /// What the encoder's own output head makes of the patches: SigLIP's pooled token `[B, 1, D]`, or the
+    /// map `[B, N, C]` of SAM's neck.
     pub pooled: Option<Tensor>,
 }
 
@@ -114,6 +128,9 @@ pub enum BackboneError {
     /// A head needs tokens that the encoder does not have.
     #[error("the encoder has no tokens for the recipe {0}")]
     NoTokens(String),
+    /// A Python backbone.
+    #[error(transparent)]
+    Python(#[from] WorkerError),
     /// The computation failed.
     #[error("the encoder failed: {0}")]
     Candle(#[from] candle_core::Error),
@@ -146,7 +163,7 @@ pub struct Placement {
 
 /// Checks that every tap exists and that images `[B, 3, H, W]` divide into patches; returns the
 /// grid's rows and columns.
-fn check(
+pub(crate) fn check(
     images: &Tensor,
     blocks: &[usize],
     dimensions: &Dimensions,

@@ -1,4 +1,5 @@
-//! Names of tensors in published checkpoints, to those the authors of MAE and DINOv2 use.
+//! Names of tensors in published checkpoints, to those the authors of MAE and DINOv2 use; timm's are the
+//! same for a plain encoder.
 
 use crate::weights::Canonical;
 
@@ -15,7 +16,9 @@ pub(super) fn vit(name: &str) -> Canonical {
     match name {
         "cls_token" | "embeddings.cls_token" => return whole("cls_token"),
         "pos_embed" | "embeddings.position_embeddings" => return whole("pos_embed"),
-        "register_tokens" | "embeddings.register_tokens" => return whole("register_tokens"),
+        "register_tokens" | "reg_token" | "storage_tokens" | "embeddings.register_tokens" => {
+            return whole("register_tokens");
+        }
         "patch_embed.proj.weight" | "patch_embed.proj.bias" => return whole(name),
         "norm.weight" | "layernorm.weight" => return whole("norm.weight"),
         "norm.bias" | "layernorm.bias" => return whole("norm.bias"),
@@ -67,8 +70,8 @@ pub(super) fn block(rest: &str) -> Canonical {
         "mlp.fc1" | "intermediate.dense" => whole("mlp.fc1"),
         "mlp.fc2" | "output.dense" => whole("mlp.fc2"),
         "mlp.w12" | "mlp.weights_in" => whole("mlp.w12"),
-        "mlp.gate_proj" => piece("mlp.w12", 0, 2),
-        "mlp.up_proj" => piece("mlp.w12", 1, 2),
+        "mlp.gate_proj" | "mlp.w1" => piece("mlp.w12", 0, 2),
+        "mlp.up_proj" | "mlp.w2" => piece("mlp.w12", 1, 2),
         "mlp.w3" | "mlp.weights_out" | "mlp.down_proj" => whole("mlp.w3"),
         _ => Canonical::Unknown,
     }

@@ -33,6 +33,7 @@ impl Architecture for Make {
             summary_tokens: 1,
             registers: 0,
             patches: false,
+            pooled: None,
         }
     }
 
@@ -50,6 +51,10 @@ impl Architecture for Make {
 
     fn positions(&self) -> String {
         "none".to_owned()
+    }
+
+    fn flops(&self, height: usize, width: usize) -> Option<f64> {
+        Some((3 * height * width) as f64)
     }
 
     fn load(&self, _: &Weights, _: &Placement) -> Result<Box<dyn Backbone>, WeightsError> {

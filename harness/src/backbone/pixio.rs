@@ -1,6 +1,9 @@
 //! Pixio (arXiv 2512.15715): a plain pre-norm ViT with eight class tokens, pre-trained by masked
 //! autoencoding at 256x256 with patch 16.
 //!
+//! Our own encoder: candle-transformers has no Pixio. Positions are resized as by the authors' code, bicubic by
+//! size, which is also what transformers does.
+//!
 //! ```text
 //! pixio-eval features cat.jpg --backbone pixio-l --out cat.safetensors
 //! ```
@@ -109,6 +112,10 @@ impl Architecture for PixioConfig {
 
     fn positions(&self) -> String {
         self.make().positions()
+    }
+
+    fn flops(&self, height: usize, width: usize) -> Option<f64> {
+        self.make().flops(height, width)
     }
 
     fn load(

@@ -1,6 +1,7 @@
 //! Resize of a position embedding to another grid, as PyTorch's `interpolate(mode="bicubic",
 //! align_corners=False)` computes it: cubic convolution (Keys, 1981), with a = -0.75 and indices
-//! clamped at the border, or, antialiased, with a = -0.5 and weights normalised over what is inside.
+//! clamped at the border, or, antialiased, with a = -0.5 and weights normalised over what is inside; or
+//! linear between corners, as SciPy's `zoom(order=1)` does.
 
 use candle_core::{DType, Result, Tensor};
 use serde::Serialize;
@@ -14,6 +15,8 @@ pub(super) enum Resize {
     SizeAntialias,
     /// By the factor (new + 0.1) / old, as the authors of DINOv2 do.
     FactorOffset,
+    /// Linear, corners onto corners, as the authors of ViT and SigLIP do.
+    LinearCorners,
 }
 
 impl Resize {
@@ -23,6 +26,7 @@ impl Resize {
             Self::Size => "bicubic by size",
             Self::SizeAntialias => "bicubic by size, antialiased",
             Self::FactorOffset => "bicubic by the factor (new + 0.1) / old",
+            Self::LinearCorners => "linear between corners",
         }
     }
 
@@ -32,6 +36,9 @@ impl Resize {
             Self::Size => plain(input, output, input as f64 / output as f64),
             Self::SizeAntialias => antialiased(input, output),
             Self::FactorOffset => plain(input, output, input as f64 / (output as f64 + 0.1)),
+            Self::LinearCorners => linear(input, output, |o| {
+                o as f64 * (input - 1) as f64 / (output.max(2) - 1) as f64
+            }),
         }
     }
 }
@@ -96,6 +103,31 @@ fn antialiased(input: usize, output: usize) -> Vec<f32> {
     matrix
 }
 
+/// Weights of the two inputs around the place `at(o)` of each output, clamped to the inputs.
+fn linear(input: usize, output: usize, at: impl Fn(usize) -> f64) -> Vec<f32> {
+    let mut matrix = vec![0f32; input * output];
+    for (o, row) in matrix.chunks_exact_mut(input).enumerate() {
+        let place = at(o).clamp(0.0, (input - 1) as f64);
+        let first = place.floor();
+        let second = (first as usize + 1).min(input - 1);
+        row[first as usize] += (1.0 - (place - first)) as f32;
+        row[second] += (place - first) as f32;
+    }
+    matrix
+}
+
+/// Resizes a table `[L, D]` over distances to `[L', D]`, linear by size, as PyTorch's
+/// `interpolate(mode="linear", align_corners=False)` computes it.
+pub(super) fn resize_distances(table: &Tensor, to: usize) -> Result<Tensor> {
+    let from = table.dim(0)?;
+    if from == to {
+        return Ok(table.clone());
+    }
+    let step = from as f64 / to as f64;
+    let weights = linear(from, to, |o| (o as f64 + 0.5) * step - 0.5);
+    Tensor::from_vec(weights, (to, from), table.device())?.matmul(table)
+}
+
 /// Keys' kernel at `x`.
 fn cubic(a: f64, x: f64) -> f64 {
     let x = x.abs();
@@ -115,7 +147,9 @@ mod tests {
     #[test]
     fn every_output_position_is_an_average() {
         for (input, output) in [(16, 32), (16, 24), (16, 7), (4, 4), (1, 5)] {
-            for how in [Resize::Size, Resize::SizeAntialias, Resize::FactorOffset] {
+            for how in
+                [Resize::Size, Resize::SizeAntialias, Resize::FactorOffset, Resize::LinearCorners]
+            {
                 for row in how.weights(input, output).chunks(input) {
                     let sum: f32 = row.iter().sum();
                     assert!((sum - 1.0).abs() < 1e-6, "{how:?} {input} -> {output}: {sum}");

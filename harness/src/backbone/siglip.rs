@@ -2,18 +2,17 @@
 //! (Tschannen et al., arXiv 2502.14786): no class token; a head pools the patches by attention.
 //!
 //! Our own encoder: that of candle-transformers has neither taps nor other image sizes than its own.
-//! Positions are resized as transformers does, bicubic by size; the authors' JAX code resizes them
-//! linearly.
+//! Positions are resized as by the authors' JAX code, linear between corners; `"position_resize"` in
+//! config.json asks for `"transformers"` (bicubic by size) or `"timm"` (the same, antialiased).
 //!
 //! ```text
 //! pixio-eval features cat.jpg --backbone siglip2-l --out cat.safetensors
 //! ```
 
-use super::clip;
 use super::config::Fields;
 use super::encoder::{Make, Positions};
-use super::position::Resize;
 use super::transformer::{BlockShape, Mlp, QkvBias};
+use super::{clip, vit};
 use crate::weights::Canonical;
 
 /// Reads transformers' `config.json` of `siglip` or `siglip_vision_model`.
@@ -38,7 +37,7 @@ pub(super) fn from_transformers(config: &serde_json::Value) -> Result<Make, Stri
         patch_bias: true,
         class_tokens: 0,
         registers: 0,
-        positions: Positions::Table(Resize::Size),
+        positions: Positions::Table(vit::resize(config)?),
         pre_norm: false,
         pooling: fields.flag("vision_use_head", true)?,
         flat_tokens: true,

@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use tasks::dense::LabelForm;
 
 use crate::device::{DeviceChoice, parse_dtype};
+use crate::resolve::{Override, SourceOptions};
 use crate::run::BatchSize;
+use crate::weights::Rule;
 
 /// How good is a frozen vision backbone?
 #[derive(Debug, Parser)]
@@ -43,12 +45,14 @@ pub enum Command {
     Plot(super::plot::PlotArgs),
     /// Write one HTML file with tables, plots, pictures and the origin of every number
     Report(super::report::ReportArgs),
-    /// List runs: finished, unfinished and failed
-    Runs(RunsArgs),
+    /// Runs: list, show, diff, delete, export, import
+    Runs(super::runs::RunsArgs),
+    /// A backbone's results as metadata of a Hugging Face model card
+    Card(super::card::CardArgs),
     /// Data sets: list, status, sample
     #[command(subcommand)]
     Data(DataCommand),
-    /// Backbones: list, show, pull
+    /// Backbones: list, show, pull, check
     #[command(subcommand)]
     Backbones(BackbonesCommand),
     /// Kept features: list, verify, prune
@@ -63,12 +67,36 @@ pub enum Command {
 /// Which encoder.
 #[derive(Args, Clone, Debug)]
 pub struct BackboneArgs {
-    /// Architecture of a single weights file: a name in `backbones list`, or a config.json
+    /// Architecture of a single weights file: a name in `backbones list`, a family, or a config.json
     #[arg(long, value_name = "NAME|FILE")]
     pub arch: Option<String>,
+    /// A backbone's field in another value, for example resolution=224 or config.num_hidden_layers=6
+    /// (recipe.*, mean, std too); repeatable
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    pub overrides: Vec<Override>,
+    /// Names of a file's tensors: * is any text, put back in order; an empty TO leaves them out.
+    /// Applied in order; repeatable
+    #[arg(long, value_name = "FROM=TO")]
+    pub rename: Vec<Rule>,
+    /// A file of your own backbones, [backbone.NAME] tables as in backbones.toml
+    #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
+    pub backbones: Option<PathBuf>,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
+}
+
+impl BackboneArgs {
+    /// The same for a resolver.
+    pub fn options(&self) -> SourceOptions {
+        SourceOptions {
+            arch: self.arch.clone(),
+            overrides: self.overrides.clone(),
+            rename: self.rename.clone(),
+            own: self.backbones.clone(),
+            offline: self.offline,
+        }
+    }
 }
 
 /// Where and how to compute.
@@ -88,7 +116,8 @@ pub struct ComputeArgs {
 /// What running tasks has in common.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME or pixels; repeatable
+    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME, py:FILE.py:FUNCTION or pixels;
+    /// repeatable
     #[arg(long, value_name = "B")]
     pub backbone: Vec<String>,
     #[command(flatten)]
@@ -190,6 +219,9 @@ pub struct TableArgs {
     /// With a layout of the paper's tables: its published figures above our runs
     #[arg(long)]
     pub published: bool,
+    /// What else a table shows
+    #[command(flatten)]
+    pub shown: super::table::Shown,
     /// text, md, latex, html, csv, json or parquet; csv, json and parquet are the long form, one row a
     /// value at full precision
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -223,20 +255,12 @@ pub struct CompareArgs {
     /// Compare by this metric (default: each task's first: top1 at the smallest k, rmse, miou)
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
+    /// The epoch compared, last or best (default: best where both runs have kept its per-image rows)
+    #[arg(long, value_name = "EPOCH", value_parser = super::table::last_or_best)]
+    pub selection: Option<schema::Selection>,
     /// With more than two backbones, also print every pair
     #[arg(long)]
     pub pairs: bool,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `pixio-eval runs`.
-#[derive(Args, Clone, Debug)]
-pub struct RunsArgs {
-    /// Folder of results; repeatable
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub out: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -277,6 +301,9 @@ pub enum DataCommand {
 pub enum BackbonesCommand {
     /// Every backbone that has a name
     List {
+        /// A file of your own backbones
+        #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
+        backbones: Option<PathBuf>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -285,6 +312,9 @@ pub enum BackbonesCommand {
     Show {
         /// Name
         name: String,
+        /// A file of your own backbones
+        #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
+        backbones: Option<PathBuf>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -293,8 +323,35 @@ pub enum BackbonesCommand {
     Pull {
         /// Name, or hf:ORG/REPO[@REV]
         #[arg(required = true)]
-        backbones: Vec<String>,
+        names: Vec<String>,
+        /// A file of your own backbones
+        #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
+        backbones: Option<PathBuf>,
     },
+    /// Load a backbone, run it, and print its size, speed and the fingerprint of its features
+    Check(CheckArgs),
+}
+
+/// `pixio-eval backbones check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME or py:FILE.py:FUNCTION
+    pub backbone: String,
+    #[command(flatten)]
+    /// Which encoder.
+    pub source: BackboneArgs,
+    #[command(flatten)]
+    /// Where and how.
+    pub compute: ComputeArgs,
+    /// Images in one encoder pass
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    pub batch_size: usize,
+    /// Seconds of timing, at least three passes
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    pub seconds: u64,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `pixio-eval cache`.
@@ -332,7 +389,7 @@ pub struct FeaturesArgs {
     /// Images, JPEG or PNG
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// Name, folder, weights file, hf:ORG/REPO[@REV] or random:NAME
+    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME or py:FILE.py:FUNCTION
     #[arg(long, value_name = "B")]
     pub backbone: String,
     #[command(flatten)]

@@ -2,60 +2,73 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::args::BackbonesCommand;
-use super::{CliError, EXIT_DONE, print, print_json};
+use super::{CliError, EXIT_DONE, check, print, print_json};
 use crate::backbone::families::Architecture;
-use crate::hub::HubOptions;
 use crate::progress::Reporter;
-use crate::registry::{self, Entry, nearest};
-use crate::resolve::Resolver;
+use crate::registry::{self, Defaults, Entry, Registry, nearest};
+use crate::resolve::{ResolveError, Resolver, SourceOptions};
 
 pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Result<u8, CliError> {
-    let registry = registry::builtin().map_err(CliError::Embedded)?;
     match command {
-        BackbonesCommand::List { json: true } => {
-            let cards = registry.backbones.iter().map(|(name, entry)| card(name, entry));
-            print_json(&cards.collect::<Result<Vec<_>, _>>()?)?;
-        }
-        BackbonesCommand::List { json: false } => {
-            let mut table = Table::new();
-            table.load_style(presets::NOTHING);
-            table.set_header(["name", "title", "parameters", "weights", "licence"]);
-            for (name, entry) in &registry.backbones {
-                let weights = entry.repository.as_deref().unwrap_or("none (random: only)");
-                table.add_row([
-                    name,
-                    &entry.title,
-                    &format!("{}M", entry.parameters),
-                    weights,
-                    entry.licence.as_deref().unwrap_or("-"),
-                ]);
+        BackbonesCommand::List { json, backbones } => {
+            let registry = registry::with_own(backbones.as_deref()).map_err(ResolveError::from)?;
+            if json {
+                let cards = registry.backbones.iter();
+                let cards = cards.map(|(name, entry)| card(name, entry, &registry.defaults));
+                print_json(&cards.collect::<Result<Vec<_>, _>>()?)?;
+            } else {
+                print(list(&registry).as_bytes())?;
             }
-            print(format!("{}\n", trimmed(&table)).as_bytes())?;
         }
-        BackbonesCommand::Show { name, json } => {
+        BackbonesCommand::Show { name, json, backbones } => {
+            let registry = registry::with_own(backbones.as_deref()).map_err(ResolveError::from)?;
             let Some(entry) = registry.backbones.get(&name) else {
                 let names = registry.backbones.keys().map(String::as_str);
                 let near = nearest(&name, names);
                 return Err(CliError::UnknownBackbone { name, near });
             };
             if json {
-                print_json(&card(&name, entry)?)?;
+                print_json(&card(&name, entry, &registry.defaults)?)?;
             } else {
-                print(text_card(&name, entry)?.as_bytes())?;
+                print(text_card(&name, entry, &registry.defaults)?.as_bytes())?;
             }
         }
-        BackbonesCommand::Pull { backbones } => {
-            let hub = HubOptions::from_env(false);
-            let resolver = Resolver { arch: None, hub, reporter };
-            for spec in backbones {
+        BackbonesCommand::Pull { names, backbones } => {
+            let options = SourceOptions { own: backbones, ..SourceOptions::default() };
+            let resolver = Resolver::new(options, reporter)?;
+            for spec in names {
                 let record = resolver.resolve(&spec)?.record()?;
                 let revision = record.revision.as_deref().unwrap_or("-");
                 let identity = record.identity.short();
                 print(format!("{spec}: revision {revision}, identity {identity}\n").as_bytes())?;
             }
         }
+        BackbonesCommand::Check(args) => check::check(&args, reporter)?,
     }
     Ok(EXIT_DONE)
+}
+
+fn list(registry: &Registry) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["name", "title", "parameters", "weights", "licence"]);
+    for (name, entry) in &registry.backbones {
+        let path = entry.path.as_ref().map(|path| path.display().to_string());
+        let own = path.or_else(|| entry.python.as_ref().map(|python| format!("py:{python}")));
+        let weights = own.or_else(|| entry.repository.clone());
+        let none = match entry.elsewhere {
+            Some(_) => "a file (--arch)",
+            None => "none (random: only)",
+        };
+        table.add_row([
+            name,
+            &entry.title,
+            &entry.parameters.map_or_else(|| "-".to_owned(), |millions| format!("{millions}M")),
+            &weights.unwrap_or_else(|| none.to_owned()),
+            entry.licence.as_deref().unwrap_or("-"),
+        ]);
+    }
+    format!("{}\n", trimmed(&table))
 }
 
 /// comfy-table pads every line to the table's width; a pipe wants none of that.
@@ -71,15 +84,27 @@ fn architecture(entry: &Entry) -> Result<std::sync::Arc<dyn Architecture>, CliEr
     entry.architecture().map_err(CliError::Embedded)
 }
 
-fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
+fn card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<serde_json::Value, CliError> {
+    if let Some(python) = &entry.python {
+        return Ok(json!({
+            "name": name,
+            "title": entry.title,
+            "family": entry.family,
+            "python": python,
+            "licence": entry.licence,
+            "source": entry.source,
+        }));
+    }
     let architecture = architecture(entry)?;
     let dimensions = architecture.dimensions();
-    let preparation = entry.preparation().map_err(CliError::Embedded)?;
+    let preparation = entry.preparation(defaults);
     Ok(json!({
         "name": name,
         "title": entry.title,
         "family": entry.family,
+        "path": entry.path,
         "repository": entry.repository,
+        "elsewhere": entry.elsewhere,
         "revision": entry.revision,
         "gated": entry.gated,
         "licence": entry.licence,
@@ -89,6 +114,7 @@ fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
         "patch": dimensions.patch,
         "summary_tokens": dimensions.summary_tokens,
         "registers": dimensions.registers,
+        "dense_tasks": dimensions.patches,
         "positions": architecture.positions(),
         "resolution": preparation.resolution,
         "mean": preparation.mean,
@@ -99,12 +125,29 @@ fn card(name: &str, entry: &Entry) -> Result<serde_json::Value, CliError> {
     }))
 }
 
-fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
+fn text_card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<String, CliError> {
+    let licence = entry.licence.clone().unwrap_or_else(|| "-".to_owned());
+    if let Some(python) = &entry.python {
+        let declared = "by the function; `pixio-eval backbones check` runs it".to_owned();
+        return Ok(lines(
+            name,
+            &[
+                ("title", entry.title.clone()),
+                ("made by", format!("py:{python}")),
+                ("declared", declared),
+                ("licence", licence),
+            ],
+        ));
+    }
     let architecture = architecture(entry)?;
     let dimensions = architecture.dimensions();
-    let preparation = entry.preparation().map_err(CliError::Embedded)?;
+    let preparation = entry.preparation(defaults);
     let weights = match (&entry.repository, entry.gated) {
-        (None, _) => format!("none published; random:{name} for seeded random weights"),
+        (None, _) => match (&entry.path, &entry.elsewhere) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(place)) => format!("{place}: --backbone FILE --arch {name}"),
+            (None, None) => format!("none published; random:{name} for seeded random weights"),
+        },
         (Some(repository), gated) => {
             let revision = entry.revision.as_deref().unwrap_or("main");
             let gate = if gated { ", gated" } else { "" };
@@ -113,7 +156,13 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
     };
     let norm = if entry.recipe.knn.final_norm { "after" } else { "before" };
     let knn = match (entry.recipe.knn.tokens, dimensions.summary_tokens) {
+        (schema::Tokens::Pooled, 0) if dimensions.pooled != Some(dimensions.width) => {
+            "mean of the neck's output over the last block".to_owned()
+        }
         (schema::Tokens::Pooled, _) => "pooling head over the last block".to_owned(),
+        (schema::Tokens::SummaryMean, _) if !dimensions.patches => {
+            "mean of the last stage over the image".to_owned()
+        }
         (schema::Tokens::SummaryMean, 1) => {
             format!("class token of the last block, {norm} the final norm")
         }
@@ -125,6 +174,8 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
         }
     };
     let dense = match (entry.recipe.dense_summary, dimensions.summary_tokens) {
+        _ if !dimensions.patches => "none: no token grid, no dense tasks",
+        _ if entry.family == "sam" => "patch tokens alone (there is no final norm)",
         (true, 1) => "patch tokens joined with the class token, after the final norm",
         (true, 2..) => "patch tokens joined with the mean class token, after the final norm",
         _ => "patch tokens alone, after the final norm",
@@ -133,18 +184,28 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
         0 => String::new(),
         count => format!(", {count} registers"),
     };
-    let lines = [
+    let parameters = entry.parameters.map_or_else(|| "-".to_owned(), |m| format!("{m}M"));
+    let all = [
         ("title", entry.title.clone()),
         ("family", entry.family.clone()),
         ("weights", weights),
-        ("licence", entry.licence.clone().unwrap_or_else(|| "-".to_owned())),
-        ("parameters", format!("{}M", entry.parameters)),
+        ("licence", licence),
+        ("parameters", parameters),
         (
             "encoder",
-            format!(
-                "{} blocks of width {}, patch {}, {} class tokens{registers}",
-                dimensions.blocks, dimensions.width, dimensions.patch, dimensions.summary_tokens
-            ),
+            match dimensions.patches {
+                true => format!(
+                    "{} blocks of width {}, patch {}, {} class tokens{registers}",
+                    dimensions.blocks,
+                    dimensions.width,
+                    dimensions.patch,
+                    dimensions.summary_tokens
+                ),
+                false => format!(
+                    "{} stages, the last of width {} and stride {}",
+                    dimensions.blocks, dimensions.width, dimensions.patch
+                ),
+            },
         ),
         ("positions", architecture.positions()),
         ("resolution", format!("{} pixels", preparation.resolution)),
@@ -154,9 +215,14 @@ fn text_card(name: &str, entry: &Entry) -> Result<String, CliError> {
         ("dense feature", dense.to_owned()),
         ("source", entry.source.clone()),
     ];
+    Ok(lines(name, &all))
+}
+
+/// A card of a name and its fields.
+pub(super) fn lines(name: &str, fields: &[(&str, String)]) -> String {
     let mut text = format!("{name}\n");
-    for (key, value) in lines {
+    for (key, value) in fields {
         text.push_str(&format!("  {key:<14} {value}\n"));
     }
-    Ok(text)
+    text
 }

@@ -9,6 +9,7 @@ pub(super) fn compare(args: &CompareArgs) -> Result<u8, CliError> {
         backbones: args.backbones.clone(),
         tasks: args.task.clone(),
         metric: args.metric.clone(),
+        selection: args.selection,
     };
     let found = find(&Store::list_all(&args.out)?, &options)?;
     match args.json {

@@ -4,6 +4,8 @@ use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::python::WorkerError;
+use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
 use crate::run::{CheckpointError, RunError};
 use crate::weights::WeightsError;
@@ -59,9 +61,6 @@ pub enum CliError {
     /// No table in the layout.
     #[error(transparent)]
     Layout(#[from] results::LayoutError),
-    /// Published figures have no place in the layout of everything.
-    #[error("--published needs a layout of the paper's tables, for example --layout depth")]
-    NeedsLayout,
     /// No plot.
     #[error(transparent)]
     Plot(#[from] PlotError),
@@ -71,6 +70,21 @@ pub enum CliError {
     /// A picture's file name that names no format.
     #[error("{0} ends in none of .svg, .png and .pdf")]
     PictureFormat(String),
+    /// No model card.
+    #[error(transparent)]
+    Card(#[from] results::CardError),
+    /// An id that names no run.
+    #[error(transparent)]
+    RunId(#[from] results::RunIdError),
+    /// Exporting or importing runs.
+    #[error(transparent)]
+    Archive(#[from] results::ArchiveError),
+    /// Deleting where nobody can be asked.
+    #[error("deleting runs needs --yes where there is no terminal to ask at")]
+    NeedsYes,
+    /// What has no place in the layout of everything.
+    #[error("{0} needs a layout, for example --layout depth")]
+    NeedsLayout(&'static str),
     /// A format that is no text goes to a file.
     #[error("--format {0} is not text; it needs --output FILE")]
     NeedsFile(results::Format),
@@ -81,7 +95,7 @@ impl CliError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Run(RunError::Interrupted) | Self::Interrupted => EXIT_INTERRUPTED as u8,
-            Self::Image(_) | Self::Output { .. } => EXIT_FAILED,
+            Self::Image(_) | Self::Output { .. } | Self::Archive(_) => EXIT_FAILED,
             _ => EXIT_USAGE,
         }
     }
@@ -104,6 +118,9 @@ impl CliError {
             Self::UnknownBackbone { near: names, .. } => {
                 near(names, "`pixio-eval backbones list` shows every name")
             }
+            Self::RunId(_) => {
+                one("`pixio-eval runs` lists every run; its id ends its folder's name")
+            }
             Self::Run(error) => match error {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
                 RunError::Cache(_) => {
@@ -120,6 +137,9 @@ impl CliError {
                     "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
                      that holds {name}"
                 )],
+                RunError::NoGrid { .. } => one(
+                    "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
+                ),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
@@ -127,6 +147,7 @@ impl CliError {
                 }
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
+                RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
                 RunError::Device(DeviceError::NotBuilt(_)) => {
                     one("build with `cargo build --release --features cuda`, or use --device cpu")
                 }
@@ -168,6 +189,21 @@ fn plot_hints(error: &PlotError) -> Vec<String> {
     vec![hint.to_owned()]
 }
 
+fn worker_hints(error: &WorkerError) -> Vec<String> {
+    let hint = match error {
+        WorkerError::NoFile(_) => "expected py:FILE.py:FUNCTION",
+        WorkerError::Start { .. } => "PIXIO_EVAL_PYTHON=PATH chooses the interpreter",
+        WorkerError::Fault { why, .. } if why.contains("ModuleNotFoundError") => {
+            "PIXIO_EVAL_PYTHON=PATH chooses an interpreter that has the module"
+        }
+        WorkerError::Hung { .. } => "PIXIO_EVAL_PYTHON_TIMEOUT=SECONDS gives it longer",
+        WorkerError::Died { .. } => "what is done is kept: the same command continues",
+        WorkerError::Memory { .. } => "a smaller --batch-size needs less shared memory",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
+}
+
 fn list_hints(error: &ListError) -> Vec<String> {
     let own = "or put train.txt and val.txt into the data folder, each line `image target`";
     let other = match error {
@@ -194,10 +230,19 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
             one("a single weights file is given by its own path, with --arch NAME")
         }
         ResolveError::NeedsArch(_) => one("add --arch NAME, for example --arch pixio-l"),
-        ResolveError::NoWeights(name) => vec![format!("use random:{name} for random weights")],
+        ResolveError::NoWeights(name) => vec![format!(
+            "use random:{name} for random weights, or a checkpoint of it: --backbone FILE --arch {name}"
+        )],
         ResolveError::UnsupportedFamily { .. } | ResolveError::BadConfig { .. } => one(names),
-        ResolveError::Weights(WeightsError::Mismatch { .. }) => {
-            one("check that config.json or --arch belongs to these weights")
+        ResolveError::Weights(WeightsError::Mismatch { .. }) => vec![
+            "check that config.json or --arch belongs to these weights".to_owned(),
+            "--rename FROM=TO gives tensors the names that the family knows".to_owned(),
+        ],
+        ResolveError::Weights(WeightsError::RuleUnused { .. }) => {
+            one("a rule matches a whole name: * stands for the rest, as in model.*=*")
+        }
+        ResolveError::Weights(WeightsError::RenamedTwice { .. }) => {
+            one("an empty TO leaves a tensor out, as in --rename 'ema.*='")
         }
         ResolveError::Weights(WeightsError::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
@@ -210,6 +255,17 @@ fn resolve_hints(error: &ResolveError) -> Vec<String> {
         ResolveError::Weights(WeightsError::Pth { source, .. }) => one(pth_hint(source)),
         ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
         ResolveError::Hub(error) => hub_hints(error),
+        ResolveError::Registry(RegistryError::Entry { near, .. }) => {
+            near.first().map(|first| format!("did you mean {first:?}?")).into_iter().collect()
+        }
+        ResolveError::Resolution { patch, .. } => {
+            let fits = [16 * patch, 32 * patch].map(|side| side.to_string()).join(" or ");
+            vec![format!("--override resolution={fits} would fit")]
+        }
+        ResolveError::NoTokens { .. } => one(
+            "--override recipe.knn.tokens=... takes other tokens: summary-mean, patch-mean or pooled",
+        ),
+        ResolveError::Worker(error) => worker_hints(error),
         _ => Vec::new(),
     }
 }
@@ -226,7 +282,9 @@ fn pth_hint(error: &pickle::CheckpointError) -> &'static str {
             "nothing a file asks for is run; if you trust this one, load it with torch and save the \
              model's state_dict() alone"
         }
-        E::NoTensors(_) => "expected a state dict at the top or under model, state_dict or module",
+        E::NoTensors(_) => {
+            "expected a state dict at the top or under model, state_dict, module or r3m"
+        }
         E::NotACheckpoint => {
             "readable is what torch.save writes, of any version; is it another format?"
         }

@@ -8,7 +8,6 @@ use super::args::{FeaturesArgs, Size};
 use super::{CliError, EXIT_DONE, write_file};
 use crate::backbone::{BackboneError, Placement, Tap, Wanted};
 use crate::device;
-use crate::hub::HubOptions;
 use crate::interrupt;
 use crate::progress::Reporter;
 use crate::resolve::{Preparation, Resolver};
@@ -19,10 +18,9 @@ pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, C
     check_out(&args.out)?;
     let device = device::open(args.compute.device)?;
     let dtype = device::dtype(args.compute.dtype, &device);
-    let hub = HubOptions::from_env(args.source.offline);
-    let resolver = Resolver { arch: args.source.arch.as_deref(), hub, reporter };
+    let resolver = Resolver::new(args.source.options(), reporter)?;
     let resolved = resolver.resolve(&args.backbone)?;
-    let dimensions = resolved.architecture.dimensions();
+    let dimensions = resolved.dimensions();
     let mut taps =
         if args.taps.is_empty() { vec![dimensions.blocks - 1] } else { args.taps.clone() };
     taps.sort_unstable();

@@ -3,6 +3,8 @@
 pub mod args;
 mod backbones;
 mod cache;
+mod card;
+mod check;
 mod compare;
 mod data;
 mod doctor;
@@ -11,6 +13,7 @@ mod features;
 mod plot;
 mod report;
 mod run;
+mod runs;
 mod table;
 
 use std::io::Write;
@@ -52,7 +55,8 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::compare(&args),
         Command::Plot(args) => plot::plot(&args),
         Command::Report(args) => report::report(&args),
-        Command::Runs(args) => table::runs(&args),
+        Command::Runs(args) => runs::runs(args, &reporter),
+        Command::Card(args) => card::card(&args, &reporter),
         Command::Data(command) => data::data(command, &reporter),
         Command::Backbones(command) => backbones::backbones(command, &reporter),
         Command::Cache(command) => cache::cache(command, &reporter),

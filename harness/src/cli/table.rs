@@ -1,7 +1,40 @@
-use results::{Format, Layout, Status, Store, TableOptions};
+use clap::Args;
+use results::{Format, Layout, LayoutOptions, Status, Store, TableOptions};
+use schema::Selection;
 
-use super::args::{RunsArgs, TableArgs};
+use super::args::TableArgs;
 use super::{CliError, EXIT_DONE, print, write_file};
+
+/// What a table shows of its runs.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Shown {
+    /// The epoch shown of a trained head: last, best (one, chosen by rmse or mIoU) or best-each (each
+    /// metric at its own) (default: best, in a layout of the paper's tables best-each)
+    #[arg(long, value_name = "EPOCH", value_parser = any_selection)]
+    pub selection: Option<Selection>,
+    /// With a layout: 95% intervals over validation images behind the values
+    #[arg(long)]
+    pub intervals: bool,
+    /// With a layout: one row for all seeds, mean and standard deviation
+    #[arg(long)]
+    pub mean_over_seeds: bool,
+}
+
+fn any_selection(word: &str) -> Result<Selection, String> {
+    match word {
+        "best-each" => Ok(Selection::BestEach),
+        word => last_or_best(word).map_err(|_| "expected last, best or best-each".to_owned()),
+    }
+}
+
+/// For flags that name one epoch.
+pub fn last_or_best(word: &str) -> Result<Selection, String> {
+    match word {
+        "last" => Ok(Selection::Last),
+        "best" => Ok(Selection::Best),
+        _ => Err("expected last or best".to_owned()),
+    }
+}
 
 pub(super) fn table(args: &TableArgs) -> Result<u8, CliError> {
     let listed = Store::list_all(&args.out)?;
@@ -17,37 +50,38 @@ pub(super) fn table(args: &TableArgs) -> Result<u8, CliError> {
         datasets: args.tasks.clone(),
         heads: args.heads.clone(),
         backbones: args.backbone.clone(),
+        selection: args.shown.selection,
         ..TableOptions::default()
     };
     if args.format == Format::Parquet && args.output.is_none() {
         return Err(CliError::NeedsFile(args.format));
     }
     let bytes = match args.layout.as_str() {
-        "wide" if args.published => return Err(CliError::NeedsLayout),
+        "wide" if args.published => return Err(CliError::NeedsLayout("--published")),
+        "wide" if args.shown.intervals && args.format.is_wide() => {
+            return Err(CliError::NeedsLayout("--intervals"));
+        }
+        "wide" if args.shown.mean_over_seeds => {
+            return Err(CliError::NeedsLayout("--mean-over-seeds"));
+        }
         "wide" => results::render(&records, args.format, &options)?,
         layout => {
             let chosen: Vec<_> = match records.is_empty() {
                 true => Vec::new(),
                 false => results::choose(&records, &options)?.into_iter().cloned().collect(),
             };
-            Layout::open(layout)?.render(&chosen, args.published, args.format)?
+            let options = LayoutOptions {
+                published: args.published,
+                intervals: args.shown.intervals,
+                mean_over_seeds: args.shown.mean_over_seeds,
+                selection: args.shown.selection,
+            };
+            Layout::open(layout)?.render(&chosen, options, args.format)?
         }
     };
     match &args.output {
         Some(path) => write_file(path, &bytes)?,
         None => print(&bytes)?,
-    }
-    Ok(EXIT_DONE)
-}
-
-pub(super) fn runs(args: &RunsArgs) -> Result<u8, CliError> {
-    let listed = Store::list_all(&args.out)?;
-    if args.json {
-        let json = results::runs_json(&listed)
-            .map_err(|e| CliError::Output { what: "JSON".to_owned(), why: e.to_string() })?;
-        print(format!("{json}\n").as_bytes())?;
-    } else {
-        print(results::runs_table(&listed).as_bytes())?;
     }
     Ok(EXIT_DONE)
 }

@@ -36,10 +36,12 @@ impl Session<'_> {
         let there = |file: &str| -> Option<PathBuf> {
             Some(self.layout.pointer(commit, file)).filter(|path| path.is_file())
         };
-        if there(CONFIG).is_none() {
-            return Ok(Err(CONFIG.to_owned()));
+        let mut files = Vec::new();
+        match there(CONFIG) {
+            None if self.with_config => return Ok(Err(CONFIG.to_owned())),
+            None => {}
+            Some(_) => files.push(CONFIG.to_owned()),
         }
-        let mut files = vec![CONFIG.to_owned()];
         match self.shards(|file| Ok(there(file)))? {
             None => return Ok(Err(SINGLE.to_owned())),
             Some(shards) if shards.is_empty() => {

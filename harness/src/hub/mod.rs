@@ -102,6 +102,8 @@ struct Session<'a> {
     endpoint: Url,
     token: Option<Token>,
     reference: &'a HubRef,
+    /// Whether config.json must be there.
+    with_config: bool,
     layout: Layout,
     reporter: &'a Reporter,
 }
@@ -114,17 +116,19 @@ struct Listed {
     git: Option<String>,
 }
 
-/// Makes config.json and the weights of a repository available on disk. Where the hub cannot be
+/// Makes config.json and the weights of a repository available on disk; the former may be missing unless
+/// `with_config`. Where the hub cannot be
 /// reached, what is cached of the revision is used, with a warning.
 ///
 /// # Errors
 /// [`HubError`]; nothing is then under a final name that is not whole and right.
 pub fn fetch(
     reference: &HubRef,
+    with_config: bool,
     options: &HubOptions,
     reporter: &Reporter,
 ) -> Result<Snapshot, HubError> {
-    let session = Session::open(reference, reporter)?;
+    let session = Session::open(reference, with_config, reporter)?;
     if options.offline {
         let cache = session.layout.cache().to_path_buf();
         return session.cached()?.ok_or_else(|| HubError::Offline {
@@ -152,7 +156,11 @@ pub fn fetch(
 }
 
 impl<'a> Session<'a> {
-    fn open(reference: &'a HubRef, reporter: &'a Reporter) -> Result<Self, HubError> {
+    fn open(
+        reference: &'a HubRef,
+        with_config: bool,
+        reporter: &'a Reporter,
+    ) -> Result<Self, HubError> {
         let other = |why| HubError::Other { reference: reference.clone(), why };
         let address = std::env::var("HF_ENDPOINT").ok().filter(|set| !set.is_empty());
         let address = address.unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -184,6 +192,7 @@ impl<'a> Session<'a> {
             endpoint,
             token,
             reference,
+            with_config,
             layout: Layout::new(&cache, &reference.repository),
             reporter,
         })
@@ -196,7 +205,9 @@ impl<'a> Session<'a> {
             Some(listed) => self.download(&commit, listed).map(Some),
             None => Ok(None),
         };
-        get(CONFIG)?.ok_or_else(|| self.no_file(CONFIG))?;
+        if get(CONFIG)?.is_none() && self.with_config {
+            return Err(self.no_file(CONFIG));
+        }
         for shard in self.shards(get)?.ok_or_else(|| self.no_file(SINGLE))? {
             get(&shard)?.ok_or_else(|| self.no_file(&shard))?;
         }

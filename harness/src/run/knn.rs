@@ -8,7 +8,7 @@ use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
     BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
-    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, VoteStage,
+    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, Tokens, VoteStage,
 };
 use tasks::data::{ImageNet, Registry, Sample};
 
@@ -50,6 +50,7 @@ pub(super) fn plan(
     if request.skip_bad_images {
         name.push_str("+skip-bad-images");
     }
+    name.push_str(&resolved.departures);
     let preparation = &resolved.preparation;
     let protocol = Protocol {
         name,
@@ -69,7 +70,7 @@ pub(super) fn plan(
     let micro_batch = match host.batch_size() {
         BatchSize::Images(images) => images,
         BatchSize::Auto => {
-            let dimensions = resolved.architecture.dimensions();
+            let dimensions = resolved.dimensions();
             let side = preparation.resolution;
             EncoderSize::of(backbone, &dimensions, side, host.dtype).images(host.memory)
         }
@@ -163,10 +164,14 @@ pub(super) fn run(
         let about = format!("{data}, k-NN features, {backbone}, {}", protocol.feature.dtype);
         Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
     };
+    let width = match protocol.feature.tokens {
+        Tokens::Pooled => lazy.resolved.dimensions().pooled,
+        Tokens::SummaryMean | Tokens::PatchMean => None,
+    };
     let extraction = Extraction {
         device: &host.device,
         protocol,
-        width: plan.backbone.width,
+        width: width.unwrap_or(plan.backbone.width),
         bank: &bank,
         root: data.images.train.root(),
         micro_batch: plan.micro_batch,

@@ -16,6 +16,7 @@ use crate::cache::CacheError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::python::WorkerError;
 use crate::registry::nearest;
 use crate::resolve::ResolveError;
 use crate::weights::WeightsError;
@@ -65,6 +66,14 @@ pub enum RunError {
         name: String,
         /// Where it was looked for.
         folder: PathBuf,
+    },
+    /// Nothing but dense tasks for an encoder without patch tokens.
+    #[error("{backbone} has no token grid, which {tasks} needs")]
+    NoGrid {
+        /// Its name.
+        backbone: String,
+        /// The tasks.
+        tasks: String,
     },
     /// More neighbours than train samples.
     #[error("k = {k} is larger than the train set of {train} samples in {}", folder.display())]
@@ -167,7 +176,7 @@ pub enum RunError {
     Device(#[from] DeviceError),
     /// The encoder.
     #[error(transparent)]
-    Backbone(#[from] BackboneError),
+    Backbone(BackboneError),
     /// Kept features.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -194,8 +203,18 @@ impl From<ListError> for RunError {
 impl From<ResolveError> for RunError {
     fn from(error: ResolveError) -> Self {
         match error {
-            ResolveError::Hub(HubError::Interrupted) => Self::Interrupted,
+            ResolveError::Hub(HubError::Interrupted)
+            | ResolveError::Worker(WorkerError::Interrupted) => Self::Interrupted,
             error => Self::Resolve(error),
+        }
+    }
+}
+
+impl From<BackboneError> for RunError {
+    fn from(error: BackboneError) -> Self {
+        match error {
+            BackboneError::Python(WorkerError::Interrupted) => Self::Interrupted,
+            error => Self::Backbone(error),
         }
     }
 }

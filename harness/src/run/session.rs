@@ -16,11 +16,10 @@ use super::{RunError, dense, knn, memory};
 use crate::backbone::{Backbone, Placement};
 use crate::cache;
 use crate::device::{self, DeviceChoice};
-use crate::hub::HubOptions;
 use crate::interrupt;
 use crate::locate;
 use crate::progress::Reporter;
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, SourceOptions};
 
 /// What a command asks for, resolved from its flags.
 #[derive(Clone, Debug)]
@@ -39,10 +38,8 @@ pub struct Request {
     pub protocol: String,
     /// Folder for results.
     pub out: PathBuf,
-    /// `--arch`.
-    pub arch: Option<String>,
-    /// `--offline`.
-    pub offline: bool,
+    /// What decides which encoders they are, beside their text.
+    pub source: SourceOptions,
     /// `--device`.
     pub device: DeviceChoice,
     /// `--dtype`.
@@ -143,10 +140,12 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     if present.is_empty() {
         return Ok(Report::default());
     }
-    let hub = HubOptions::from_env(request.offline);
-    let resolver = Resolver { arch: request.arch.as_deref(), hub, reporter };
+    let resolver = Resolver::new(request.source.clone(), reporter)?;
     let resolved: Vec<Resolved> =
         request.backbones.iter().map(|spec| resolver.resolve(spec)).collect::<Result<_, _>>()?;
+    for resolved in &resolved {
+        host.check_grid(resolved, &present)?;
+    }
     let data = host.open(present)?;
     let plans: Vec<(Lazy<'_>, Vec<RunPlan>)> = resolved
         .iter()
@@ -157,6 +156,8 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     let mut report = Report::default();
     for (lazy, plans) in plans {
         host.carry_out(&lazy, &data, plans, &mut report)?;
+        drop(lazy.loaded);
+        lazy.resolved.release();
     }
     Ok(report)
 }
@@ -179,6 +180,31 @@ impl Host<'_> {
             }
         }
         Ok(present)
+    }
+
+    /// Says which cells an encoder without a token grid is left out of; an error if those are all.
+    fn check_grid(
+        &self,
+        resolved: &Resolved,
+        present: &BTreeMap<String, PathBuf>,
+    ) -> Result<(), RunError> {
+        // The floor is there for k-NN alone, which is no news.
+        if resolved.dimensions().patches || resolved.source == "pixels" {
+            return Ok(());
+        }
+        let cells = self.request.cells.iter().filter(|cell| present.contains_key(&cell.dataset));
+        let needs = |cell: &&TaskHead| matches!(cell.head.as_str(), "linear" | "dpt");
+        let (dense, others): (Vec<&TaskHead>, Vec<&TaskHead>) = cells.partition(needs);
+        let tasks: Vec<String> = dense.iter().map(ToString::to_string).collect();
+        let (backbone, tasks) = (resolved.name.clone(), tasks.join(", "));
+        match (dense.is_empty(), others.is_empty()) {
+            (true, _) => {}
+            (false, true) => return Err(RunError::NoGrid { backbone, tasks }),
+            (false, false) => {
+                self.reporter.say(format!("{backbone}: {tasks} skipped, it has no token grid"));
+            }
+        }
+        Ok(())
     }
 
     /// Lists the data sets of the request's cells, by name.
@@ -216,8 +242,7 @@ impl Host<'_> {
             let plan = match data.get(&cell.dataset) {
                 None => continue,
                 Some(Data::Images(data)) => knn::plan(self, cell, resolved, &record, data)?,
-                // The floor has no patch tokens; it is there for k-NN alone.
-                Some(Data::Pairs(_)) if !resolved.architecture.dimensions().patches => continue,
+                Some(Data::Pairs(_)) if !resolved.dimensions().patches => continue,
                 Some(Data::Pairs(data)) => dense::plan(self, cell, resolved, &record, data)?,
             };
             plans.push(plan);
@@ -250,7 +275,13 @@ impl Host<'_> {
             match data.get(&plan.task.dataset) {
                 Some(Data::Images(data)) => {
                     let (started, began) = (Timestamp::now(), Instant::now());
-                    let measured = knn::run(self, lazy, &plan, data);
+                    let measured = dense::hold(begun.folder())
+                        .map_err(RunError::from)
+                        .and_then(|held| Ok((knn::run(self, lazy, &plan, data)?, held)));
+                    let (measured, _held) = match measured {
+                        Ok((measured, held)) => (Ok(measured), Some(held)),
+                        Err(error) => (Err(error), None),
+                    };
                     self.end(lazy, plan, &begun, measured, (started, began), report)?;
                 }
                 _ => {

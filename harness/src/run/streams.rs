@@ -20,7 +20,7 @@ impl Host<'_> {
         images: usize,
         runs: &[(RunPlan, RunDir)],
     ) -> Vec<Range<usize>> {
-        let dimensions = lazy.resolved.architecture.dimensions();
+        let dimensions = lazy.resolved.dimensions();
         let side = lazy.resolved.preparation.resolution;
         let sized = runs.iter().filter_map(|(plan, _)| match &plan.protocol.stages {
             Stages::Dense(protocol) => {

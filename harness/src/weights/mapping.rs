@@ -1,19 +1,31 @@
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 use schema::Fingerprint;
 
-use super::{Element, TensorInfo, TensorSource, WeightsError};
+use super::{Element, Likeness, TensorInfo, TensorSource, WeightsError};
 
 /// A tensor the encoder needs, by its canonical name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// Canonical name.
     pub name: String,
-    /// Shape, outermost first.
+    /// Shape, outermost first. Leading dimensions of 1 may be missing or surplus in a file.
     pub shape: Vec<usize>,
+}
+
+impl Expected {
+    /// Number of parameters in it: its elements, and none in the running statistics of a batch norm.
+    pub fn parameters(&self) -> u64 {
+        let statistics = [".running_mean", ".running_var"];
+        match statistics.iter().any(|end| self.name.ends_with(end)) {
+            true => 0,
+            false => self.shape.iter().product::<usize>() as u64,
+        }
+    }
 }
 
 /// What a name in a file stands for.
@@ -30,6 +42,9 @@ pub enum Canonical {
         /// How many parts.
         of: usize,
     },
+    /// Equal parts along the first dimension, each the whole tensor of that canonical name (the biases
+    /// of q, k and v); `None` is not needed.
+    Split(Vec<Option<String>>),
     /// Known and not needed by the encoder, for example a decoder's tensor.
     Ignored,
     /// Not a name this family knows.
@@ -92,10 +107,35 @@ pub(super) fn list(mismatches: &[Mismatch]) -> String {
 /// A checked set of weights: every expected tensor is there once, in the right shape.
 pub struct Weights {
     source: Box<dyn TensorSource>,
-    /// Canonical name to the parts that make it up, in order.
-    parts: BTreeMap<String, Vec<String>>,
+    /// Canonical name to the pieces that make it up, in order.
+    parts: BTreeMap<String, Vec<Piece>>,
     shapes: BTreeMap<String, Vec<usize>>,
+    parameters: u64,
 }
+
+/// A stored tensor, or one of several equal parts of it along the first dimension.
+#[derive(Clone, Debug)]
+struct Piece {
+    raw: String,
+    /// Which part, of how many.
+    cut: Option<(usize, usize)>,
+}
+
+impl Piece {
+    fn bytes<'a>(&self, source: &'a dyn TensorSource) -> Result<Cow<'a, [u8]>, WeightsError> {
+        let whole = source.bytes(&self.raw)?;
+        let Some((index, of)) = self.cut else { return Ok(whole) };
+        let size = whole.len() / of;
+        let part = index * size..(index + 1) * size;
+        Ok(match whole {
+            Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[part]),
+            Cow::Owned(bytes) => Cow::Owned(bytes[part].to_vec()),
+        })
+    }
+}
+
+/// Pieces by their index, with how many there are.
+type Pieces = BTreeMap<usize, (usize, Piece)>;
 
 impl Weights {
     /// Finds every expected tensor in `source`, or lists all that is wrong in one error.
@@ -106,13 +146,21 @@ impl Weights {
         names: NameMap,
     ) -> Result<Self, WeightsError> {
         let mut wrong = Vec::new();
-        let mut found: BTreeMap<String, BTreeMap<usize, (usize, String)>> = BTreeMap::new();
+        let mut found: BTreeMap<String, Pieces> = BTreeMap::new();
         let mut all = source.names();
         all.sort();
         for raw in all {
-            let (name, index, of) = match names(&raw) {
-                Canonical::Whole(name) => (name, 0, 1),
-                Canonical::Part { name, index, of } => (name, index, of),
+            let piece = |cut| Piece { raw: raw.clone(), cut };
+            let stands_for = match names(&raw) {
+                Canonical::Whole(name) => vec![(name, 0, 1, piece(None))],
+                Canonical::Part { name, index, of } => vec![(name, index, of, piece(None))],
+                Canonical::Split(names) => {
+                    let of = names.len();
+                    let wanted = names.into_iter().enumerate();
+                    wanted
+                        .filter_map(|(i, name)| Some((name?, 0, 1, piece(Some((i, of))))))
+                        .collect()
+                }
                 Canonical::Ignored => continue,
                 // Counters and tables of indices are no weights, whatever their names.
                 Canonical::Unknown if is_whole(&*source, &raw) => continue,
@@ -121,10 +169,12 @@ impl Weights {
                     continue;
                 }
             };
-            let parts = found.entry(name).or_default();
-            let mixed = parts.values().any(|(others, _)| *others != of);
-            if mixed || parts.insert(index, (of, raw.clone())).is_some() {
-                wrong.push(Mismatch::Duplicate(raw));
+            for (name, index, of, piece) in stands_for {
+                let parts = found.entry(name).or_default();
+                let mixed = parts.values().any(|(others, _)| *others != of);
+                if mixed || parts.insert(index, (of, piece)).is_some() {
+                    wrong.push(Mismatch::Duplicate(raw.clone()));
+                }
             }
         }
         let mut parts = BTreeMap::new();
@@ -138,16 +188,20 @@ impl Weights {
             }
         }
         let surplus = found.into_values().flat_map(BTreeMap::into_values);
-        wrong.extend(surplus.map(|(_, raw)| Mismatch::Unexpected(raw)));
+        let surplus: BTreeSet<String> = surplus.map(|(_, piece)| piece.raw).collect();
+        wrong.extend(surplus.into_iter().map(Mismatch::Unexpected));
         if !wrong.is_empty() {
             return Err(WeightsError::Mismatch {
                 source_name: source.describe(),
                 family: family.to_owned(),
                 mismatches: wrong,
+                wanted: Likeness::of(expected.iter().map(|e| (e.name.clone(), e.shape.clone()))),
+                found: Likeness::of_source(&*source),
             });
         }
         let shapes = expected.iter().map(|e| (e.name.clone(), e.shape.clone())).collect();
-        Ok(Self { source, parts, shapes })
+        let parameters = expected.iter().map(Expected::parameters).sum();
+        Ok(Self { source, parts, shapes, parameters })
     }
 
     /// Loads one tensor, converted to `dtype` (f32, f16, bf16 or f64) on `device`.
@@ -170,9 +224,9 @@ impl Weights {
         let count = self.shapes.get(name).map_or(0, |shape| shape.iter().product());
         let mut values = Vec::with_capacity(count);
         for part in self.parts.get(name).map(Vec::as_slice).unwrap_or_default() {
-            let (stored, _) = info(&*self.source, part)?;
+            let (stored, _) = info(&*self.source, &part.raw)?;
             let size = stored.size_in_bytes();
-            for piece in self.source.bytes(part)?.chunks(PIECE * size) {
+            for piece in part.bytes(&*self.source)?.chunks(PIECE * size) {
                 let shape = [piece.len() / size];
                 let piece = Tensor::from_raw_buffer(piece, stored, &shape, &Device::Cpu);
                 let piece = piece.and_then(|piece| piece.to_dtype(T::DTYPE)?.to_vec1());
@@ -191,30 +245,30 @@ impl Weights {
         let mut hasher = blake3::Hasher::new();
         hasher.update(schema::fingerprint(architecture).0.as_bytes());
         for (name, parts) in &self.parts {
-            let (dtype, _) = info(&*self.source, parts.first().map_or("", String::as_str))?;
+            let (dtype, _) = info(&*self.source, parts.first().map_or("", |piece| &piece.raw))?;
             let shape = &self.shapes[name];
             hasher.update(format!("{name} {shape:?} {dtype:?}\n").as_bytes());
             for part in parts {
-                hasher.update_rayon(&self.source.bytes(part)?);
+                hasher.update_rayon(&part.bytes(&*self.source)?);
             }
         }
         Ok(hasher.finalize().into())
     }
 
-    /// Number of elements over all mapped tensors.
+    /// Number of parameters over all mapped tensors.
     pub fn parameters(&self) -> u64 {
-        self.shapes.values().map(|s| s.iter().product::<usize>() as u64).sum()
+        self.parameters
     }
 }
 
-/// Checks one tensor's parts against its shape; returns the raw names in order.
+/// Checks one tensor's pieces against its shape; returns them in order.
 fn check(
     source: &dyn TensorSource,
     name: &str,
     shape: &[usize],
-    pieces: BTreeMap<usize, (usize, String)>,
+    pieces: Pieces,
     wrong: &mut Vec<Mismatch>,
-) -> Result<Vec<String>, WeightsError> {
+) -> Result<Vec<Piece>, WeightsError> {
     let of = pieces.values().next().map_or(1, |(of, _)| *of);
     for index in 0..of {
         if !pieces.contains_key(&index) {
@@ -225,16 +279,25 @@ fn check(
     if let Some(rows) = wanted.first_mut() {
         *rows /= of;
     }
-    let mut raw_names = Vec::new();
-    for (_, raw) in pieces.into_values() {
-        let (_, found) = info(source, &raw)?;
-        if found != wanted {
-            let name = raw.clone();
-            wrong.push(Mismatch::Shape { name, expected: wanted.clone(), found });
+    let mut in_order = Vec::new();
+    for (_, piece) in pieces.into_values() {
+        let (_, found) = info(source, &piece.raw)?;
+        let mut whole = wanted.clone();
+        if let (Some((_, of)), Some(rows)) = (piece.cut, whole.first_mut()) {
+            *rows *= of;
         }
-        raw_names.push(raw);
+        if without_ones(&found) != without_ones(&whole) {
+            let name = piece.raw.clone();
+            wrong.push(Mismatch::Shape { name, expected: whole, found });
+        }
+        in_order.push(piece);
     }
-    Ok(raw_names)
+    Ok(in_order)
+}
+
+/// A shape without leading dimensions of 1: a class token is `[D]` in one code and `[1, 1, D]` in another.
+fn without_ones(shape: &[usize]) -> &[usize] {
+    &shape[shape.iter().take_while(|size| **size == 1).count()..]
 }
 
 /// Type and shape of a tensor that must be a weight.
@@ -253,8 +316,6 @@ fn is_whole(source: &dyn TensorSource, raw: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
 
     /// Tensors `[2, N]` of small numbers.

@@ -4,9 +4,11 @@
 //! [`NameMap`] turns such names into canonical ones; [`Weights::map`] checks the whole set at once,
 //! so that one error lists everything that is missing, unexpected or mis-shaped.
 
+mod likeness;
 mod mapping;
 mod pth;
 mod random;
+mod rename;
 mod safetensors;
 
 use std::borrow::Cow;
@@ -14,8 +16,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
+pub use likeness::Likeness;
 pub use mapping::{Canonical, Expected, Mismatch, NameMap, Weights};
 pub use random::RandomSource;
+pub use rename::{Rule, RuleError, rename};
 pub(crate) use safetensors::shard_names;
 
 /// The type of a stored tensor's elements.
@@ -96,14 +100,38 @@ pub enum WeightsError {
         found: String,
     },
     /// The tensors do not make up the encoder.
-    #[error("{source_name} does not fit {family}:\n{}", mapping::list(.mismatches))]
+    #[error("{source_name} does not fit {family}: {}\n{}", found.beside(wanted), mapping::list(.mismatches))]
     Mismatch {
         /// The file or folder.
         source_name: String,
         /// What was to be built.
         family: String,
+        /// What it would look like.
+        wanted: Likeness,
+        /// What the tensors look like.
+        found: Likeness,
         /// Everything that is wrong.
         mismatches: Vec<Mismatch>,
+    },
+    /// Two tensors became one.
+    #[error("the rename rules give {first} and {second} the same name, {name}")]
+    RenamedTwice {
+        /// Name in the file.
+        first: String,
+        /// Name in the file.
+        second: String,
+        /// What both became.
+        name: String,
+    },
+    /// A rule without use.
+    #[error("rename rule {rule} matches no tensor of {source_name}, for example {}", some.join(", "))]
+    RuleUnused {
+        /// The rule.
+        rule: String,
+        /// The file or folder.
+        source_name: String,
+        /// Some names that are there.
+        some: Vec<String>,
     },
     /// Conversion to the wanted type or device failed.
     #[error("cannot load tensor {name}: {source}")]

@@ -7,7 +7,7 @@ use pickle::{Checkpoint, CheckpointError, ElementType};
 use super::{Element, TensorInfo, TensorSource, WeightsError};
 
 /// A memory-mapped PyTorch checkpoint; the state dict stands at the top or under `model`,
-/// `state_dict` or `module`. What stands beside it is skipped.
+/// `state_dict`, `module` or `r3m`. What stands beside it is skipped.
 pub(super) struct PthSource {
     path: PathBuf,
     checkpoint: Checkpoint,

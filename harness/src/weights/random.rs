@@ -9,7 +9,7 @@ use super::{Element, Expected, TensorInfo, TensorSource, WeightsError};
 /// Seeded random weights, the same on every platform.
 ///
 /// Matrices are uniform within sqrt(6 / (fan_in + fan_out)) (Glorot), tokens and positions uniform
-/// with standard deviation 0.02, scales of norms and LayerScale 1, biases 0. Elements `4i` to `4i + 3` of
+/// with standard deviation 0.02, scales of norms and LayerScale 1 as variances of batch norms, biases 0. Elements `4i` to `4i + 3` of
 /// tensor `t` (in name order) come from counter `(i, t)` alone.
 pub struct RandomSource {
     seed: u64,
@@ -39,8 +39,9 @@ impl TensorSource for RandomSource {
         let index = self.expected.keys().position(|k| k == name).unwrap_or_default() as u32;
         let count: usize = shape.iter().product();
         let constant = |x: f32| Ok(Cow::Owned(x.to_le_bytes().repeat(count)));
+        let ones = ["weight", "gamma", "running_var"].iter().any(|end| name.ends_with(end));
         let bound = match shape.as_slice() {
-            [_] if name.ends_with("weight") || name.ends_with("gamma") => return constant(1.0),
+            [_] if ones => return constant(1.0),
             [_] => return constant(0.0),
             [out, fan_in @ ..] if name.ends_with("weight") => {
                 (6.0 / (out + fan_in.iter().product::<usize>()) as f64).sqrt()

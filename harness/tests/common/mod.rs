@@ -39,6 +39,7 @@ impl World {
             "HF_HUB_CACHE",
             "PIXIO_EVAL_DATA",
             "PIXIO_EVAL_LISTS",
+            "PIXIO_EVAL_BACKBONES",
         ];
         for name in removed {
             command.env_remove(name);

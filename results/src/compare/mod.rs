@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::headline::chosen_by;
 use crate::read_rows;
-use crate::statistics::{Interval, Samples, holm, mean_sd, paired, ranks};
-use crate::store::{Listed, PREDICTIONS, Status};
+use crate::statistics::{Interval, Samples, fits, holm, mean_sd, paired, ranks};
+use crate::store::{BEST, Listed, PREDICTIONS, Status};
 use crate::text::{shown_backbone, shown_protocol};
 
 /// Level that a corrected p-value is held against.
@@ -26,6 +26,9 @@ pub struct CompareOptions {
     pub tasks: Vec<String>,
     /// The metric; none for each task's first: `top1@K` of the smallest k, rmse, mIoU.
     pub metric: Option<String>,
+    /// The epoch compared, `last` or `best`; none for the best one where every run of a cell has its
+    /// per-image rows. A run that has no epochs has only `last`.
+    pub selection: Option<Selection>,
 }
 
 /// Why nothing can be compared.
@@ -78,8 +81,7 @@ pub struct Comparison {
     pub notes: Vec<String>,
 }
 
-/// Two backbones on the same images of one task, both at the last epoch, which the kept per-image
-/// rows are of.
+/// Two backbones on the same images of one task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairLine {
     /// First backbone, as shown in tables.
@@ -94,6 +96,8 @@ pub struct PairLine {
     pub seed: u64,
     /// The metric.
     pub metric: String,
+    /// The epoch of both heads: `last` or `best`.
+    pub selection: &'static str,
     /// Images in both runs.
     pub images: usize,
     /// Value of the first.
@@ -161,7 +165,24 @@ struct Cell {
 
 struct Run {
     record: RunRecord,
-    samples: Samples,
+    last: Samples,
+    /// Of the best epoch, where its rows are kept.
+    best: Option<Samples>,
+}
+
+impl Run {
+    fn samples(&self, selection: Selection) -> Option<&Samples> {
+        match selection {
+            Selection::Last => Some(&self.last),
+            Selection::Best | Selection::BestEach => self.best.as_ref(),
+        }
+    }
+}
+
+/// One cell's runs by backbone, and the epoch they are compared at.
+struct Runs {
+    selection: Selection,
+    by_name: BTreeMap<String, Run>,
 }
 
 /// Compares backbones pairwise on every task, protocol, seed and data they share. Runs that are not
@@ -186,8 +207,8 @@ pub fn compare(listed: &[Listed], options: &CompareOptions) -> Result<Comparison
         for b in &names[first + 1..] {
             let from = pairs.len();
             for (cell, runs) in &cells {
-                if let (Some(a), Some(b)) = (runs.get(a), runs.get(b)) {
-                    pairs.extend(line(cell, a, b, options, &mut notes));
+                if let (Some(a), Some(b)) = (runs.by_name.get(a), runs.by_name.get(b)) {
+                    pairs.extend(line(cell, [a, b], runs.selection, options, &mut notes));
                 }
             }
             decide(&mut pairs[from..]);
@@ -196,7 +217,9 @@ pub fn compare(listed: &[Listed], options: &CompareOptions) -> Result<Comparison
     if pairs.is_empty() {
         return Err(CompareError::NothingInCommon { notes });
     }
-    cells.retain(|_, runs| names.iter().all(|name| runs.contains_key(name)));
+    // Seeds of a task have the same to say.
+    notes.dedup();
+    cells.retain(|_, runs| names.iter().all(|name| runs.by_name.contains_key(name)));
     let standings = standings(&pairs, &names, &cells, options);
     Ok(Comparison { seeds: over_seeds(&pairs), pairs, standings, notes })
 }
@@ -207,7 +230,7 @@ fn cells(
     names: &[String],
     options: &CompareOptions,
     notes: &mut Vec<String>,
-) -> Result<BTreeMap<Cell, BTreeMap<String, Run>>, CompareError> {
+) -> Result<BTreeMap<Cell, Runs>, CompareError> {
     let finished = || {
         listed.iter().filter_map(|run| match &run.status {
             Status::Finished(record) => Some((run.folder.as_path(), record.as_ref())),
@@ -266,39 +289,73 @@ fn cells(
     }
     let mut cells: BTreeMap<Cell, BTreeMap<String, Run>> = BTreeMap::new();
     for ((cell, name), (folder, record)) in chosen {
-        match read_rows(&folder.join(PREDICTIONS)) {
-            Ok(rows) => {
-                let run = Run { record: record.clone(), samples: Samples::new(&rows) };
+        match read(folder, record, options) {
+            Ok(run) => {
                 cells.entry(cell).or_default().insert(name.clone(), run);
             }
-            Err(error) => notes.push(format!("left out: {error}")),
+            Err(problem) => notes.push(format!("left out: {problem}")),
         }
     }
-    Ok(cells)
+    let settle = |(cell, by_name): (Cell, BTreeMap<String, Run>)| {
+        let without = by_name.iter().find(|(_, run)| run.best.is_none());
+        let selection = match without {
+            None => Selection::Best,
+            Some((name, run)) => {
+                let trained = chosen_by(&run.record.plan).is_some();
+                if trained && by_name.len() > 1 && options.selection != Some(Selection::Last) {
+                    notes.push(format!(
+                        "{}: the last epoch is compared, as {name} has kept no per-image rows of its \
+                         best epoch",
+                        cell.task
+                    ));
+                }
+                Selection::Last
+            }
+        };
+        (cell, Runs { selection, by_name })
+    };
+    Ok(cells.into_iter().map(settle).collect())
+}
+
+/// A run with the rows that may be compared; those of the best epoch are there where they are
+/// wanted and kept.
+fn read(folder: &Path, record: &RunRecord, options: &CompareOptions) -> Result<Run, String> {
+    let samples = |name: &str| match read_rows(&folder.join(name)) {
+        Ok(rows) => Ok(Samples::new(&rows)),
+        Err(error) => Err(error.to_string()),
+    };
+    let kept = options.selection != Some(Selection::Last) && folder.join(BEST).is_file();
+    let best = if kept { Some(samples(BEST)?) } else { None };
+    let best = best.filter(|best| fits(&record.outcome.metrics, Selection::Best, best));
+    Ok(Run { record: record.clone(), last: samples(PREDICTIONS)?, best })
 }
 
 /// The metric two runs are compared by.
 fn metric(run: &Run, options: &CompareOptions) -> Option<String> {
-    let first = || chosen_by(&run.record.plan).or_else(|| run.samples.metrics().next());
+    let first = || chosen_by(&run.record.plan).or_else(|| run.last.metrics().next());
     options.metric.clone().or_else(|| first().map(str::to_owned))
 }
 
 fn line(
     cell: &Cell,
-    a: &Run,
-    b: &Run,
+    [a, b]: [&Run; 2],
+    selection: Selection,
     options: &CompareOptions,
     notes: &mut Vec<String>,
 ) -> Option<PairLine> {
     let metric = metric(a, options)?;
     let [name_a, name_b] = [a, b].map(|run| shown_backbone(&run.record.plan.backbone));
-    let found = match paired(&a.samples, &b.samples, &metric) {
+    let (first, second) = (a.samples(selection)?, b.samples(selection)?);
+    let found = match paired(first, second, &metric) {
         Ok(found) => found,
         Err(error) => {
             notes.push(format!("{name_a} and {name_b} on {}: {error}", cell.task));
             return None;
         }
     };
+    if found.images < 2 {
+        notes.push(format!("{name_a} and {name_b} on {}: one image has no interval", cell.task));
+    }
     Some(PairLine {
         a: name_a,
         b: name_b,
@@ -306,6 +363,7 @@ fn line(
         protocol: cell.protocol.clone(),
         seed: cell.seed,
         metric,
+        selection: selection.as_str(),
         images: found.images,
         value_a: found.a,
         value_b: found.b,
@@ -339,21 +397,21 @@ fn decide(lines: &mut [PairLine]) {
 fn standings(
     pairs: &[PairLine],
     names: &[String],
-    cells: &BTreeMap<Cell, BTreeMap<String, Run>>,
+    cells: &BTreeMap<Cell, Runs>,
     options: &CompareOptions,
 ) -> Vec<Standing> {
     let mut sums = vec![0.0; names.len()];
     let mut ranked_in = 0_u32;
     for runs in cells.values() {
-        let Some(metric) = runs.values().next().and_then(|run| metric(run, options)) else {
+        let Some(metric) = runs.by_name.values().next().and_then(|run| metric(run, options)) else {
             continue;
         };
         let value = |name: &String| {
-            let run = runs.get(name)?;
+            let run = runs.by_name.get(name)?;
             let metrics = &run.record.outcome.metrics;
-            let last =
-                metrics.iter().find(|m| m.name == metric && m.selection == Selection::Last)?;
-            Some(last.value).filter(|value| value.is_finite())
+            let shown =
+                metrics.iter().find(|m| m.name == metric && m.selection == runs.selection)?;
+            Some(shown.value).filter(|value| value.is_finite())
         };
         let Some(values) = names.iter().map(value).collect::<Option<Vec<f64>>>() else { continue };
         ranked_in += 1;

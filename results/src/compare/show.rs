@@ -120,8 +120,9 @@ fn pair_text(lines: &[PairLine]) -> String {
         told += ". ";
     }
     told += &format!(
-        "Last epoch. Intervals: bootstrap over images; p: paired permutation over images; Holm: \
-         corrected over the rows; better at {ALPHA}."
+        "{} Intervals: bootstrap over images; p: paired permutation over images; Holm: corrected over \
+         the rows; better at {ALPHA}.",
+        epoch(lines)
     );
     format!(
         "A: {}\nB: {}\n{}\n{}\n",
@@ -130,6 +131,17 @@ fn pair_text(lines: &[PairLine]) -> String {
         table.trim_fmt(),
         wrap(&told, WIDTH.into())
     )
+}
+
+/// Which epoch the values and intervals are of.
+fn epoch(lines: &[PairLine]) -> String {
+    let at_last: Vec<&str> =
+        lines.iter().filter(|line| line.selection == "last").map(|line| &*line.task).collect();
+    match at_last.len() {
+        0 => "Best epoch of each run.".to_owned(),
+        all if all == lines.len() => "Last epoch.".to_owned(),
+        _ => format!("Best epoch of each run; {}: last epoch.", clean(&at_last.join(", "))),
+    }
 }
 
 fn table(header: &[&str]) -> Table {

@@ -52,22 +52,45 @@ impl World {
     ) -> std::path::PathBuf {
         let mut record = dense_record(backbone, dataset, "linear", 0.5);
         record.plan.seed = seed;
-        let samples = Samples::new(&rows);
-        let values = samples.metrics().zip(samples.values());
-        let metrics = values.map(|(name, value)| schema::MetricValue {
-            name: name.to_owned(),
-            value,
-            ci_low: None,
-            ci_high: None,
-            selection: Selection::Last,
-        });
-        record.outcome = Outcome { metrics: metrics.collect(), ..record.outcome };
+        let metrics = metrics(&rows, Selection::Last);
+        record.outcome = Outcome { metrics, ..record.outcome };
         self.finish(&record, &rows)
+    }
+
+    /// A depth run whose best epoch's rows are kept; every image's rmse is `last` and `best`.
+    fn with_best(&self, backbone: &str, last: f64, best: f64) -> std::path::PathBuf {
+        let rows = |rmse: f64| {
+            let mut rows = depth_rows(40);
+            for (i, row) in rows.iter_mut().enumerate() {
+                row.metrics.as_mut().unwrap().rmse = rmse + (i % 5) as f64 / 50.0;
+            }
+            SampleRows::Depth(rows)
+        };
+        let mut record = dense_record(backbone, "nyuv2", "linear", 0.5);
+        record.outcome.metrics =
+            [metrics(&rows(last), Selection::Last), metrics(&rows(best), Selection::Best)].concat();
+        let run = self.store.begin(&record.plan).unwrap();
+        run.keep_best(&rows(best)).unwrap();
+        run.finish(&record.outcome, &rows(last)).unwrap();
+        run.folder().to_owned()
     }
 
     fn compare(&self, backbones: &[&str]) -> Result<Comparison, CompareError> {
         compare(&self.store.list().unwrap(), &options(backbones))
     }
+}
+
+fn metrics(rows: &SampleRows, selection: Selection) -> Vec<schema::MetricValue> {
+    let samples = Samples::new(rows);
+    let values = samples.metrics().zip(samples.values());
+    let metric = |(name, value): (&str, f64)| schema::MetricValue {
+        name: name.to_owned(),
+        value,
+        ci_low: None,
+        ci_high: None,
+        selection,
+    };
+    values.map(metric).collect()
 }
 
 fn options(backbones: &[&str]) -> CompareOptions {
@@ -145,7 +168,7 @@ fn what_cannot_be_compared_is_said() {
     // Another metric than the rows have: said for each pair.
     let metric = CompareOptions { metric: Some("silog".to_owned()), ..options(&["good", "bad"]) };
     let found = compare(&world.store.list().unwrap(), &metric).unwrap();
-    assert_eq!((found.pairs.len(), found.notes.len()), (1, 1));
+    assert_eq!((found.pairs.len(), found.notes.len()), (1, 3), "{:?}", found.notes);
 
     // One run's images changed, and the other's file is cut short.
     let fewer = world.put("few", "nyuv2", 0, SampleRows::Depth(depth_rows(59)));
@@ -171,5 +194,69 @@ fn the_same_backbone_twice_counts_once_and_untrained_is_said() {
     let found = world.compare(&["good", "floor"]).unwrap();
     assert_eq!(found.pairs[0].b, "floor (untrained)");
     assert_eq!(found.standings.iter().map(|s| s.wins + s.losses + s.ties).sum::<usize>(), 2);
-    insta::assert_snapshot!(found.notes.join("\n"), @"floor has several runs of nyuv2/linear, protocol pixio, seed 0: the last finished counts");
+    insta::assert_snapshot!(found.notes.join("\n"), @r"
+    floor has several runs of nyuv2/linear, protocol pixio, seed 0: the last finished counts
+    nyuv2/linear: the last epoch is compared, as floor has kept no per-image rows of its best epoch
+    ");
+}
+
+#[test]
+fn the_best_epoch_is_compared_where_its_rows_are_kept() {
+    let world = World::new();
+    world.with_best("steady", 0.5, 0.45);
+    let other = world.with_best("late", 0.6, 0.4);
+    let found = world.compare(&["steady", "late"]).unwrap();
+    let line = &found.pairs[0];
+    assert_eq!((line.selection, line.better), ("best", "b"));
+    assert!((line.difference - 0.05).abs() < 1e-9, "{line:?}");
+    assert_eq!(found.standings[0].backbone, "late");
+    assert!(found.text(false).contains("Best epoch of each run."), "{}", found.text(false));
+
+    let last = CompareOptions { selection: Some(Selection::Last), ..options(&["steady", "late"]) };
+    let found = compare(&world.store.list().unwrap(), &last).unwrap();
+    assert_eq!((found.pairs[0].selection, found.pairs[0].better), ("last", "a"));
+    assert_eq!((found.standings[0].backbone.as_str(), found.notes.len()), ("steady", 0));
+
+    // A folder of an early version has no such file; rows of another epoch are not the best's.
+    let best = other.join("predictions-best.parquet");
+    for damage in [
+        &|| fs::copy(other.join("predictions.parquet"), &best).map(drop) as std::io::Result<()>,
+        &|| fs::remove_file(&best) as std::io::Result<()>,
+    ] as [&dyn Fn() -> std::io::Result<()>; 2]
+    {
+        damage().unwrap();
+        let found = world.compare(&["steady", "late"]).unwrap();
+        assert_eq!((found.pairs[0].selection, found.pairs[0].better), ("last", "a"));
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(found.notes.join("\n"), @"nyuv2/linear: the last epoch is compared, as late has kept no per-image rows of its best epoch");
+        }
+    }
+}
+
+#[test]
+fn one_image_and_values_that_are_no_numbers_have_no_interval_and_it_is_said() {
+    let world = World::new();
+    for (name, worse) in [("one", 0.0), ("other", 0.25)] {
+        let mut rows = depth_rows(1);
+        rows[0].metrics.as_mut().unwrap().rmse += worse;
+        world.put(name, "nyuv2", 0, SampleRows::Depth(rows));
+    }
+    let found = world.compare(&["one", "other"]).unwrap();
+    let line = &found.pairs[0];
+    assert_eq!((line.images, line.interval, line.p, line.better), (1, None, 1.0, "tie"));
+    let said = |notes: &[String], words: &str| notes.iter().any(|note| note.contains(words));
+    assert!(said(&found.notes, "one image has no interval"), "{:?}", found.notes);
+
+    for name in ["broken", "whole"] {
+        let mut rows = depth_rows(5);
+        if name == "broken" {
+            rows[2].metrics.as_mut().unwrap().rmse = f64::NAN;
+        }
+        world.put(name, "nyuv2", 0, SampleRows::Depth(rows));
+    }
+    let found = world.compare(&["broken", "whole"]).unwrap();
+    let line = &found.pairs[0];
+    assert!(line.p.is_nan() && line.p_holm.is_nan() && line.better == "tie", "{line:?}");
+    assert_eq!(line.interval, None);
+    assert!(found.text(false).contains("NaN"), "{}", found.text(false));
 }

@@ -1,19 +1,39 @@
 //! Tables in a chosen layout: rows are backbones, columns are named metrics of named tasks. Those
 //! built in follow the tables of the Pixio paper (arXiv 2512.15715), whose published figures can stand
-//! above ours; a user's own is a TOML file of the same form (`results/layouts/*.toml`).
+//! above ours; a user's own is a TOML file of the same form (`results/layouts/*.toml`):
+//!
+//! ```toml
+//! caption = "Depth."
+//! backbones = ["pixio-l", "pixio-b"]  # the rows and their order; left out: every backbone, by name
+//! names = { pixio-l = "Pixio, large" } # shown in place of the recorded name
+//! published = ["1"]                   # tables of the paper for --published
+//! selection = "best"                  # last, best or best-each (the paper's, and the default)
+//! blocks = true                       # a row for each block that the heads read
+//!
+//! [[column]]
+//! group = "NYUv2, DPT"                # stands over neighbouring columns of the same group
+//! heading = "RMSE"
+//! dataset = "nyuv2"
+//! head = "dpt"
+//! metric = "rmse"                     # top1, top5: at the smallest k
+//! decimals = 3
+//! ```
 
 mod grid;
+mod long;
 mod published;
 mod show;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
-use schema::RunRecord;
+use polars::prelude::PolarsError;
+use schema::{RunRecord, Selection, describe};
 use serde::Deserialize;
 
 use crate::table::Format;
-use grid::grids;
+use grid::{Grid, grids};
 use published::Published;
 
 const BUILTIN: [(&str, &str); 6] = [
@@ -37,6 +57,15 @@ pub struct Layout {
     /// Tables of the paper whose figures can be shown, by number.
     #[serde(default)]
     published: Vec<String>,
+    /// Names shown in place of the recorded ones.
+    #[serde(default)]
+    names: BTreeMap<String, String>,
+    /// The epoch shown; none for `best-each`, as the paper.
+    #[serde(default)]
+    selection: Option<Selection>,
+    /// Whether each block that the heads read has a row, as in the paper's Tables 11 and 12.
+    #[serde(default)]
+    blocks: bool,
     /// The columns.
     #[serde(rename = "column")]
     columns: Vec<LayoutColumn>,
@@ -56,6 +85,19 @@ struct LayoutColumn {
     metric: String,
     /// Digits after the point.
     decimals: usize,
+}
+
+/// What a table in a layout shows beside its runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayoutOptions {
+    /// The paper's figures above our runs, and the difference to the same backbone's.
+    pub published: bool,
+    /// 95% intervals over images.
+    pub intervals: bool,
+    /// One row for all seeds: mean and standard deviation of training again.
+    pub mean_over_seeds: bool,
+    /// The epoch shown, in place of the layout's.
+    pub selection: Option<Selection>,
 }
 
 /// Why there is no table in a layout.
@@ -88,6 +130,17 @@ pub enum LayoutError {
         /// The file.
         path: String,
     },
+    /// A column of a metric that no task has.
+    #[error(
+        "{path} has a column of the metric {metric:?}; there are top1 and top5 (or top1@K), delta1 to \
+         delta3, abs_rel, sq_rel, rmse, rmse_log, log10, silog, miou, pixel_acc, iou/CLASS and score"
+    )]
+    UnknownMetric {
+        /// The file.
+        path: String,
+        /// As it is there.
+        metric: String,
+    },
     /// The embedded figures are damaged.
     #[error(
         "line {line} of the published figures is {found:?}, expected 8 fields, the last a number"
@@ -98,12 +151,15 @@ pub enum LayoutError {
         /// The line.
         found: String,
     },
-    /// A format that holds one row a value.
-    #[error("--layout and --published arrange text, md, latex and html; {0} is the long form")]
-    LongForm(Format),
     /// Neither published figures nor a run fits the layout.
     #[error("no finished run has a cell of this layout; --published shows the paper's figures")]
     Empty,
+    /// polars could not write the table.
+    #[error("the table cannot be written: {0}")]
+    Polars(#[from] PolarsError),
+    /// serde_json could not write the table.
+    #[error("the table cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
 }
 
 impl Layout {
@@ -129,34 +185,62 @@ impl Layout {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        match layout.columns.is_empty() {
-            true => Err(LayoutError::NoColumns { path: path.to_owned() }),
-            false => Ok(layout),
+        if layout.columns.is_empty() {
+            return Err(LayoutError::NoColumns { path: path.to_owned() });
+        }
+        match layout.columns.iter().find(|column| !column.is_known()) {
+            Some(column) => Err(LayoutError::UnknownMetric {
+                path: path.to_owned(),
+                metric: column.metric.clone(),
+            }),
+            None => Ok(layout),
         }
     }
 
-    /// The table of these runs, those on sample data in one of their own; with `published`, below the
-    /// figures of the paper and with the difference to the same backbone's.
+    /// The table of these runs, those on sample data in one of their own. In csv, json and parquet it is
+    /// the long form: a row for each of its cells, at full precision.
     ///
     /// # Errors
-    /// [`LayoutError::Empty`] and [`LayoutError::LongForm`].
+    /// [`LayoutError::Empty`], or when the format cannot be written.
     pub fn render(
         &self,
         records: &[RunRecord],
-        published: bool,
+        options: LayoutOptions,
         format: Format,
     ) -> Result<Vec<u8>, LayoutError> {
-        let figures = match published {
+        let figures = match options.published {
             true => Published::builtin()?,
             false => Published::default(),
         };
-        let grids = grids(self, records, &figures);
+        let grids = grids(self, records, &figures, options);
         if grids.is_empty() {
             return Err(LayoutError::Empty);
         }
-        let tables: Option<Vec<String>> =
-            grids.iter().map(|grid| show::table(self, grid, format)).collect();
-        Ok(tables.ok_or(LayoutError::LongForm(format))?.join("\n").into_bytes())
+        let shown = |show: fn(&Layout, &Grid) -> String| {
+            let tables: Vec<String> = grids.iter().map(|grid| show(self, grid)).collect();
+            Ok(tables.join("\n").into_bytes())
+        };
+        match format {
+            Format::Text => shown(show::to_text),
+            Format::Markdown => shown(show::to_markdown),
+            Format::Latex => shown(show::to_latex),
+            Format::Html => shown(show::to_html),
+            Format::Csv => long::to_csv(&grids),
+            Format::Json => long::to_json(&grids),
+            Format::Parquet => long::to_parquet(&grids),
+        }
+    }
+}
+
+impl LayoutColumn {
+    /// The metric that describes the column's: `top1` has the unit and direction of any `top1@K`.
+    fn described(&self) -> &str {
+        if matches!(&*self.metric, "top1" | "top5") { "top1@1" } else { &self.metric }
+    }
+
+    fn is_known(&self) -> bool {
+        // CortexBench's score is the one metric without a descriptor yet.
+        self.metric == "score" || describe(self.described()).is_some()
     }
 }
 
@@ -168,5 +252,7 @@ impl FromStr for Layout {
     }
 }
 
+#[cfg(test)]
+mod compiles;
 #[cfg(test)]
 mod tests;

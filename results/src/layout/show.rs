@@ -1,26 +1,15 @@
 //! A filled-in layout as text, Markdown, LaTeX or HTML.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
-use schema::{Direction, describe};
+use schema::{Direction, Selection, describe};
 
-use super::grid::{Cell, Grid};
+use super::grid::{Cell, Grid, Spread};
 use super::{Layout, LayoutColumn};
-use crate::table::{Format, SAMPLE, escape_html, escape_latex, escape_markdown, letter};
+use crate::table::{SAMPLE, escape_html, escape_latex, escape_markdown, letter};
 use crate::text::{clean, wrap};
 
 /// Columns of a terminal.
 const WIDTH: usize = 100;
-
-/// One table; none for a format that holds one row a value.
-pub(super) fn table(layout: &Layout, grid: &Grid, format: Format) -> Option<String> {
-    match format {
-        Format::Text => Some(text(layout, grid)),
-        Format::Markdown => Some(to_markdown(layout, grid)),
-        Format::Latex => Some(to_latex(layout, grid)),
-        Format::Html => Some(to_html(layout, grid)),
-        Format::Csv | Format::Json | Format::Parquet => None,
-    }
-}
 
 /// What stands above and below a table, in plain words.
 fn caption(layout: &Layout, grid: &Grid) -> Vec<String> {
@@ -33,17 +22,32 @@ fn caption(layout: &Layout, grid: &Grid) -> Vec<String> {
         };
         told.push(format!("Published figures: {tables} of the Pixio paper (arXiv 2512.15715)."));
     }
-    let mut cells = grid.groups.iter().flatten().flat_map(|row| row.cells.iter().flatten());
-    if cells.any(|cell| cell.difference.is_some()) {
+    let cells = || grid.groups.iter().flatten().flat_map(|row| row.cells.iter().flatten());
+    if cells().any(|cell| cell.difference.is_some()) {
         told.push("In brackets: difference to the published figure.".to_owned());
     }
-    told.push("Heads that are trained: each metric at its own best epoch.".to_owned());
+    let epoch = match grid.selection {
+        Selection::Last => "the last epoch",
+        Selection::Best => "the epoch chosen by rmse or mIoU",
+        Selection::BestEach => "each metric at its own best epoch",
+    };
+    told.push(format!("Heads that are trained: {epoch}."));
+    if cells().any(|cell| matches!(cell.spread, Some(Spread::Interval(..)))) {
+        told.push(
+            "In square brackets: 95% interval over validation images, at the epoch of the value."
+                .to_owned(),
+        );
+    }
+    if cells().any(|cell| matches!(cell.spread, Some(Spread::Seeds(_)))) {
+        told.push(
+            "±: standard deviation over seeds, of training again and not of images.".to_owned(),
+        );
+    }
     told
 }
 
 fn arrow(column: &LayoutColumn) -> Option<Direction> {
-    let name = if column.metric.starts_with("top") { "top1@1" } else { &column.metric };
-    describe(name).map(|metric| metric.direction)
+    describe(column.described()).map(|metric| metric.direction)
 }
 
 const NAMES: [&str; 3] = ["backbone", "architecture", "parameters"];
@@ -60,10 +64,14 @@ fn groups(layout: &Layout) -> Vec<(&str, usize)> {
     groups
 }
 
-/// The text of a cell without its marks.
-fn plain(cell: &Cell) -> String {
-    let difference = cell.difference.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
-    format!("{}{difference}", cell.text)
+/// What stands behind the number of a cell; `small` sets its spread in smaller print.
+fn behind(cell: &Cell, small: impl Fn(&str) -> String) -> String {
+    let spread = cell.spread.as_ref().map(|spread| match spread {
+        Spread::Interval(low, high) => small(&format!("[{low}, {high}]")),
+        Spread::Seeds(sd) => small(&format!("± {sd}")),
+    });
+    let difference = cell.difference.as_ref().map(|text| format!("({text})"));
+    [spread, difference].into_iter().flatten().map(|part| format!(" {part}")).collect()
 }
 
 fn letters(cell: &Cell) -> Option<String> {
@@ -72,7 +80,7 @@ fn letters(cell: &Cell) -> Option<String> {
 }
 
 /// For the terminal, which has no room for architectures.
-fn text(layout: &Layout, grid: &Grid) -> String {
+pub(super) fn to_text(layout: &Layout, grid: &Grid) -> String {
     let mut table = Table::new();
     let arrow = |column: &LayoutColumn| match arrow(column) {
         Some(Direction::Up) => " ↑",
@@ -89,7 +97,9 @@ fn text(layout: &Layout, grid: &Grid) -> String {
     for row in grid.groups.iter().flatten() {
         let cell = |cell: &Option<Cell>| match cell {
             Some(cell) => {
-                plain(cell) + &letters(cell).map(|text| format!(" [{text}]")).unwrap_or_default()
+                let behind = behind(cell, str::to_owned);
+                format!("{}{behind}", cell.text)
+                    + &letters(cell).map(|text| format!(" [{text}]")).unwrap_or_default()
             }
             None => "–".to_owned(),
         };
@@ -100,7 +110,7 @@ fn text(layout: &Layout, grid: &Grid) -> String {
     }
     // The usual names are not broken.
     let rows = grid.groups.iter().flatten();
-    let longest = rows.map(|row| row.backbone.chars().count()).max().unwrap_or(0).min(20);
+    let longest = rows.map(|row| row.backbone.chars().count()).max().unwrap_or(0).clamp(8, 20);
     if let Some(names) = table.column_mut(0) {
         names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest as u16 + 2)));
     }
@@ -115,7 +125,7 @@ fn text(layout: &Layout, grid: &Grid) -> String {
     out
 }
 
-fn to_markdown(layout: &Layout, grid: &Grid) -> String {
+pub(super) fn to_markdown(layout: &Layout, grid: &Grid) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let heading = |c: &LayoutColumn| {
         let arrow = match arrow(c) {
@@ -139,9 +149,9 @@ fn to_markdown(layout: &Layout, grid: &Grid) -> String {
                 2 => format!("<u>{}</u>", cell.text),
                 _ => cell.text.clone(),
             };
-            let difference = plain(cell).split_off(cell.text.len());
+            let behind = behind(cell, str::to_owned);
             let notes = letters(cell).map(|text| format!(" <sup>{text}</sup>")).unwrap_or_default();
-            format!("{text}{difference}{notes}")
+            format!("{text}{behind}{notes}")
         };
         let names =
             [&row.backbone, &row.architecture, &row.parameters].map(|text| escape_markdown(text));
@@ -153,7 +163,7 @@ fn to_markdown(layout: &Layout, grid: &Grid) -> String {
     out
 }
 
-fn to_latex(layout: &Layout, grid: &Grid) -> String {
+pub(super) fn to_latex(layout: &Layout, grid: &Grid) -> String {
     let columns = "r".repeat(layout.columns.len());
     let mut out = format!(
         "% Needs \\usepackage{{booktabs}} in the preamble.\n\\begin{{table}}\n\\centering\n\
@@ -192,10 +202,11 @@ fn to_latex(layout: &Layout, grid: &Grid) -> String {
                     2 => format!("\\underline{{{}}}", cell.text),
                     _ => cell.text.clone(),
                 };
-                let difference = plain(cell).split_off(cell.text.len());
+                let behind =
+                    behind(cell, |spread| format!("{{\\scriptsize {}}}", escape_latex(spread)));
                 let notes = letters(cell);
                 let notes = notes.map(|text| format!("\\textsuperscript{{{text}}}"));
-                out += &format!(" & {text}{difference}{}", notes.unwrap_or_default());
+                out += &format!(" & {text}{behind}{}", notes.unwrap_or_default());
             }
             out += " \\\\\n";
         }
@@ -209,7 +220,7 @@ fn to_latex(layout: &Layout, grid: &Grid) -> String {
     out + "\\end{table}\n"
 }
 
-fn to_html(layout: &Layout, grid: &Grid) -> String {
+pub(super) fn to_html(layout: &Layout, grid: &Grid) -> String {
     let caption = escape_html(&caption(layout, grid).join(" "));
     let mut out =
         format!("<table>\n<caption>{caption}</caption>\n<thead>\n<tr><td colspan=\"3\"></td>");
@@ -244,9 +255,9 @@ fn to_html(layout: &Layout, grid: &Grid) -> String {
                     2 => format!("<u>{}</u>", cell.text),
                     _ => cell.text.clone(),
                 };
-                let difference = plain(cell).split_off(cell.text.len());
+                let behind = behind(cell, |spread| format!("<small>{spread}</small>"));
                 let notes = letters(cell).map(|text| format!("<sup>{text}</sup>"));
-                out += &format!("<td>{text}{difference}{}</td>", notes.unwrap_or_default());
+                out += &format!("<td>{text}{behind}{}</td>", notes.unwrap_or_default());
             }
             out += "</tr>\n";
         }

@@ -10,6 +10,8 @@
 //! - mean of skewed errors, 654 images: 94.0%
 //! - mIoU, 7 classes, 1669 images: 94.5%
 //! - mIoU, 21 classes, 1449 images: 94.4%
+//! - mIoU, 150 classes whose frequency falls as 1/rank, 2000 images: 93.5%
+//! - mIoU, 150 classes, as 1/rank^1.4, 2000 images: 93.9%
 
 mod bootstrap;
 mod normal;
@@ -20,7 +22,9 @@ mod several;
 #[cfg(test)]
 mod tests;
 
-use schema::{MetricValue, SampleRows};
+use std::collections::HashMap;
+
+use schema::{MetricValue, Selection};
 use serde::Serialize;
 
 pub use bootstrap::{Estimate, estimates};
@@ -42,15 +46,29 @@ pub struct Interval {
 
 /// Puts intervals beside the metrics that the per-image rows give. Rows are of one epoch: a metric
 /// of another epoch has another value and keeps no interval.
-pub fn attach(metrics: &mut [MetricValue], rows: &SampleRows) {
-    for estimate in estimates(&Samples::new(rows)) {
+pub fn attach(metrics: &mut [MetricValue], samples: &Samples) {
+    for estimate in estimates(samples) {
         let Some(interval) = estimate.interval else { continue };
-        let same = |metric: &&mut MetricValue| {
-            let close = 1e-9 * estimate.value.abs().max(1.0);
-            metric.name == estimate.metric && (metric.value - estimate.value).abs() <= close
+        let here = |metric: &&mut MetricValue| {
+            metric.name == estimate.metric && same(metric.value, estimate.value)
         };
-        for metric in metrics.iter_mut().filter(same) {
+        for metric in metrics.iter_mut().filter(here) {
             (metric.ci_low, metric.ci_high) = (Some(interval.low), Some(interval.high));
         }
     }
+}
+
+/// Whether the metrics of a selection, as far as these images have them, have the values that the
+/// images give, and there is one.
+pub fn fits(metrics: &[MetricValue], selection: Selection, samples: &Samples) -> bool {
+    let values: HashMap<&str, f64> = samples.metrics().zip(samples.values()).collect();
+    let of = metrics.iter().filter(|metric| metric.selection == selection);
+    let mut pairs = of.filter_map(|metric| Some((metric.value, *values.get(&*metric.name)?)));
+    let alike = |(recorded, found): (f64, f64)| same(recorded, found);
+    pairs.next().is_some_and(alike) && pairs.all(alike)
+}
+
+/// Equal but for rounding. Two that are not finite are alike: neither has an interval.
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * b.abs().max(1.0) || !a.is_finite() && !b.is_finite()
 }

@@ -84,6 +84,12 @@ pub enum StoreError {
         /// The run folder.
         folder: PathBuf,
     },
+    /// A process works on the run.
+    #[error("{} is being worked on by another process", folder.display())]
+    InUse {
+        /// The run folder.
+        folder: PathBuf,
+    },
     /// A run folder without its plan and its record.
     #[error("{} holds neither plan.json nor record.json", folder.display())]
     NoPlan {

@@ -12,6 +12,8 @@ use super::StoreError;
 
 pub(super) const PLAN: &str = "plan.json";
 pub(crate) const PREDICTIONS: &str = "predictions.parquet";
+/// The rows of the best epoch, where a head is trained.
+pub(crate) const BEST: &str = "predictions-best.parquet";
 pub(super) const RECORD: &str = "record.json";
 pub(super) const FAILED: &str = "failed.txt";
 

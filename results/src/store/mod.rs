@@ -1,23 +1,27 @@
 //! Run folders under one out folder.
 
+mod archive;
 mod error;
 mod files;
 mod list;
+mod remove;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows};
+use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows, Selection};
 
+pub use archive::{ArchiveError, Imported, export_runs, import_runs};
 pub use error::StoreError;
-pub(crate) use files::PREDICTIONS;
+pub(crate) use files::{BEST, PREDICTIONS};
 use files::{FAILED, PLAN, PlanFile, RECORD, folder_name};
 pub use files::{remove_unfinished, write_whole};
 pub use list::{Listed, Status};
+pub use remove::{LOCK, delete_run};
 
-use crate::predictions::write_rows;
-use crate::statistics::attach;
+use crate::predictions::{read_rows, write_rows};
+use crate::statistics::{Samples, attach, fits};
 
 /// The runs under one out folder; the format is documented at [`RunRecord`].
 #[derive(Clone, Debug)]
@@ -183,23 +187,54 @@ impl RunDir {
         &self.plan
     }
 
-    /// Writes the per-sample rows, then the record, with the intervals that the rows give: from then
-    /// on the run is finished.
+    /// Keeps the per-sample rows of the best epoch so far, in place of those of an earlier one.
+    ///
+    /// # Errors
+    /// When they cannot be written; those kept before are then still there.
+    pub fn keep_best(&self, rows: &SampleRows) -> Result<(), StoreError> {
+        self.write_rows(BEST, rows)
+    }
+
+    /// Writes the per-sample rows, then the record, with the intervals that these and the kept rows of
+    /// the best epoch give: from then on the run is finished.
     ///
     /// # Errors
     /// When a file cannot be written; the run is then still unfinished.
     pub fn finish(&self, outcome: &Outcome, rows: &SampleRows) -> Result<RunRecord, StoreError> {
-        let mut bytes = Vec::new();
-        write_rows(&mut bytes, rows).map_err(|source| StoreError::Predictions {
-            path: self.folder.join(PREDICTIONS),
-            source,
-        })?;
-        files::write(&self.folder, PREDICTIONS, &bytes)?;
+        self.write_rows(PREDICTIONS, rows)?;
         let mut outcome = outcome.clone();
-        attach(&mut outcome.metrics, rows);
+        attach(&mut outcome.metrics, &Samples::new(rows));
+        self.attach_best(&mut outcome)?;
         let record = RunRecord { format: FORMAT, plan: self.plan.clone(), outcome };
         files::write_json(&self.folder, RECORD, &record)?;
         Ok(record)
+    }
+
+    fn write_rows(&self, name: &str, rows: &SampleRows) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        let path = || self.folder.join(name);
+        write_rows(&mut bytes, rows)
+            .map_err(|source| StoreError::Predictions { path: path(), source })?;
+        files::write(&self.folder, name, &bytes)
+    }
+
+    /// Rows that are not the best epoch's go: a run that was continued elsewhere may have found
+    /// another best epoch.
+    fn attach_best(&self, outcome: &mut Outcome) -> Result<(), StoreError> {
+        let path = self.folder.join(BEST);
+        if !path.is_file() {
+            return Ok(());
+        }
+        let problem = match read_rows(&path).map(|rows| Samples::new(&rows)) {
+            Ok(samples) if fits(&outcome.metrics, Selection::Best, &samples) => {
+                attach(&mut outcome.metrics, &samples);
+                return Ok(());
+            }
+            Ok(_) => "the kept per-image rows are of another epoch".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        outcome.warnings.push(format!("no interval for the best epoch: {problem}"));
+        fs::remove_file(&path).map_err(StoreError::io("remove", &path))
     }
 
     /// Notes why the run failed.

@@ -361,7 +361,7 @@ proptest! {
                 value,
                 ci_low,
                 ci_high: ci_low,
-                selection: schema::Selection::Last,
+                selection: Selection::Last,
             })
             .collect();
         let run = store.begin(&record.plan).unwrap();
@@ -383,5 +383,60 @@ proptest! {
         let out = store.out().canonicalize().unwrap();
         prop_assert_eq!(inside.strip_prefix(out).unwrap().components().count(), 3);
         prop_assert_eq!(store.list().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn the_best_epochs_rows_give_its_intervals_and_rows_of_another_epoch_go() {
+    let rows = |rmse: f64| {
+        let mut rows = depth_rows(20);
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.metrics.as_mut().unwrap().rmse = rmse + i as f64 / 100.0;
+        }
+        SampleRows::Depth(rows)
+    };
+    // rmse of 20 images: the first, and half of the last one's excess.
+    let outcome = |record: &RunRecord| {
+        let metric = |value, selection| MetricValue {
+            name: "rmse".to_owned(),
+            value,
+            ci_low: None,
+            ci_high: None,
+            selection,
+        };
+        let metrics =
+            [(0.595, Selection::Last), (0.495, Selection::Best), (0.495, Selection::BestEach)];
+        let metrics = metrics.map(|(value, selection)| metric(value, selection)).into();
+        Outcome { metrics, ..record.outcome.clone() }
+    };
+    let (_root, store) = store();
+    let record = dense_record("pixio-b", "nyuv2", "dpt", 0.5);
+    let run = store.begin(&record.plan).unwrap();
+    run.keep_best(&rows(0.6)).unwrap();
+    run.keep_best(&rows(0.4)).unwrap();
+    let written = run.finish(&outcome(&record), &rows(0.5)).unwrap();
+    for metric in &written.outcome.metrics {
+        let (low, high) = (metric.ci_low.unwrap(), metric.ci_high.unwrap());
+        assert!(low < metric.value && metric.value < high && high - low < 0.1, "{metric:?}");
+    }
+    assert_eq!(read_rows(&run.folder().join("predictions-best.parquet")).unwrap(), rows(0.4));
+
+    for damage in [true, false] {
+        let mut other = record.clone();
+        other.plan.seed = if damage { 1 } else { 2 };
+        let run = store.begin(&other.plan).unwrap();
+        run.keep_best(&rows(0.3)).unwrap();
+        let file = run.folder().join("predictions-best.parquet");
+        if damage {
+            let bytes = fs::read(&file).unwrap();
+            fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+        }
+        let written = run.finish(&outcome(&other), &rows(0.5)).unwrap();
+        let with: Vec<_> = written.outcome.metrics.iter().map(|m| m.ci_low.is_some()).collect();
+        assert_eq!(with, [true, false, false]);
+        let [warning] = written.outcome.warnings.as_slice() else { panic!("{written:?}") };
+        let words = if damage { "is not a complete predictions file" } else { "of another epoch" };
+        assert!(warning.contains(words), "{warning}");
+        assert!(!file.exists());
     }
 }

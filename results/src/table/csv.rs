@@ -12,16 +12,7 @@ impl Exporter for Csv {
     fn export(&self, records: &[&RunRecord]) -> Result<Vec<u8>, TableError> {
         let mut rows = long_rows(records.iter().copied());
         for row in &mut rows {
-            let texts = [
-                &mut row.backbone,
-                &mut row.dataset,
-                &mut row.head,
-                &mut row.protocol,
-                &mut row.metric,
-            ];
-            for text in texts {
-                disarm(text);
-            }
+            row.texts_mut().into_iter().for_each(disarm);
         }
         let mut bytes = Vec::new();
         CsvWriter::new(&mut bytes).finish(&mut frame(&rows)?)?;
@@ -31,7 +22,7 @@ impl Exporter for Csv {
 
 /// A spreadsheet takes a text that starts with one of these for a formula; an apostrophe before it
 /// says that it is text.
-fn disarm(text: &mut String) {
+pub(crate) fn disarm(text: &mut String) {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         text.insert(0, '\'');
     }

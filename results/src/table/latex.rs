@@ -100,7 +100,10 @@ fn cells(row: &Row) -> Vec<String> {
     cells
 }
 
-/// Text that LaTeX sets as it is.
+/// Letters beyond ASCII that LaTeX sets without a package.
+const LETTERS: &str = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿœŒšŠžŽ";
+
+/// Text that LaTeX sets as it is; a letter that its fonts lack is written as its code point.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in clean(text).chars() {
@@ -115,8 +118,13 @@ pub(crate) fn escape(text: &str) -> String {
             '-' if out.ends_with('-') => out += "{}-",
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
             'δ' => out += "$\\delta$",
+            '±' => out += "$\\pm$",
+            '×' => out += "$\\times$",
+            '–' => out += "--",
             '\u{fffd}' => out.push('?'),
-            c => out.push(c),
+            // What LaTeX's own fonts have; any other letter stops pdflatex.
+            c if c.is_ascii() || LETTERS.contains(c) => out.push(c),
+            c => out += &format!("U+{:04X}", u32::from(c)),
         }
     }
     out

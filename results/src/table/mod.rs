@@ -16,6 +16,7 @@ use std::str::FromStr;
 use polars::prelude::PolarsError;
 use schema::{Fingerprint, Outcome, RunRecord, Selection};
 
+pub(crate) use csv::disarm;
 pub(crate) use html::escape as escape_html;
 pub(crate) use latex::escape as escape_latex;
 pub(crate) use markdown::escape as escape_markdown;
@@ -62,7 +63,7 @@ impl Format {
     }
 
     /// Whether a metric is a column, not a row.
-    fn is_wide(self) -> bool {
+    pub fn is_wide(self) -> bool {
         matches!(self, Self::Text | Self::Markdown | Self::Latex | Self::Html)
     }
 

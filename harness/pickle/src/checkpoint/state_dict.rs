@@ -4,7 +4,7 @@ use crate::shown;
 use crate::value::{Pickle, Value};
 
 /// Entries that a training script puts its state dict under, tried in this order.
-const WRAPPERS: [&str; 3] = ["model", "state_dict", "module"];
+const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "r3m"];
 
 /// Dict entries walked through, and bytes of names and tensors' descriptions made: dicts and tensors
 /// may be shared, so that a small file can stand for very many.

@@ -4,6 +4,7 @@
 //! checkpoint-SSSSSSSS.safetensors  head, optimiser and step after S steps
 //! checkpoint-SSSSSSSS.json         the curve so far and the hash of the tensors; written last
 //! best.safetensors                 the head at its best epoch so far
+//! predictions-best.parquet         its per-image rows
 //! .lock                            locked while a process works on the run
 //! ```
 //!
@@ -15,11 +16,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use heads::dense::{HeadError, decode, encode};
-use results::write_whole;
+use results::{LOCK, write_whole};
 use schema::{EpochRecord, Fingerprint};
 use serde::{Deserialize, Serialize};
-
-const LOCK: &str = ".lock";
 
 /// What a probe knows beside its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,6 +125,17 @@ pub(super) fn lock(folder: &Path) -> Result<File, CheckpointError> {
     }
     results::remove_unfinished(folder).map_err(io(folder))?;
     Ok(file)
+}
+
+/// Keeps a run from being deleted until the file is dropped. Processes that share the work of one
+/// k-NN run all hold it.
+pub(in crate::run) fn hold(folder: &Path) -> Result<File, CheckpointError> {
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).append(true).open(&path).map_err(io(&path))?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(CheckpointError::InUse { folder: folder.to_owned() }),
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    }
 }
 
 /// Writes a checkpoint and removes all but the newest two.

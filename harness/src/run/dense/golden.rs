@@ -19,9 +19,8 @@ use super::score::Validation;
 use super::windows::Windows;
 use super::{Opened, protocol};
 use crate::backbone::Placement;
-use crate::hub::HubOptions;
 use crate::progress::{Reporter, Verbosity};
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, SourceOptions};
 
 const DEVICE: Device = Device::Cpu;
 const HEADS: [&str; 2] = ["linear", "dpt"];
@@ -65,8 +64,8 @@ impl Golden {
     fn validate(&self, set: &str, kinds: &[&str]) -> (Vec<Validation>, Vec<usize>) {
         let data = opened(set);
         let reporter = Reporter::new(Verbosity::Quiet);
-        let hub = HubOptions { offline: true };
-        let resolver = Resolver { arch: None, hub, reporter: &reporter };
+        let options = SourceOptions { offline: true, ..SourceOptions::default() };
+        let resolver = Resolver::new(options, &reporter).unwrap();
         let resolved = resolver.resolve(folder().to_str().unwrap()).unwrap();
         let record = resolved.record().unwrap();
         let backbone = resolved.load(&Placement { device: DEVICE, dtype: DType::F32 }).unwrap();

@@ -38,7 +38,7 @@ use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
-pub(super) use checkpoint::clear;
+pub(super) use checkpoint::{clear, hold};
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
@@ -110,7 +110,7 @@ pub(super) fn open(
     };
     let pinned = match list_kind(dataset, root)? {
         ListKind::Pinned => {
-            let options = ListOptions::from_env(request.offline);
+            let options = ListOptions::from_env(request.source.offline);
             lists::obtain(dataset, &locate::cache(), &options, reporter)?
         }
         _ => None,
@@ -159,7 +159,7 @@ pub(super) fn plan(
         epochs: request.epochs,
         limit: data.limit,
     };
-    let dimensions = resolved.architecture.dimensions();
+    let dimensions = resolved.dimensions();
     let of = |head: &str| {
         let summary = resolved.recipe.dense_summary && dimensions.summary_tokens > 0;
         let preparation = &resolved.preparation;
@@ -173,6 +173,7 @@ pub(super) fn plan(
         Some(path) => Some(head_hash(path)?),
         None => None,
     };
+    name.push_str(&resolved.departures);
     if let Some(hash) = &head_weights {
         name.push_str(&format!("+head={}", hash.short()));
     }

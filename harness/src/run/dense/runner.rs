@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
 
 use heads::dense::{
     Architecture, Expected, HeadConfig, HeadKind, Probe, StepReport, initialise, load,
@@ -31,7 +30,7 @@ pub(in crate::run) struct Trained {
 /// One probe's run in a stream.
 pub(super) struct Runner<'a> {
     pub(super) protocol: &'a DenseProtocol,
-    folder: &'a Path,
+    dir: &'a RunDir,
     /// For messages: the cell and the backbone.
     label: String,
     /// Held, with its lock, as long as this process works on the run.
@@ -117,7 +116,8 @@ impl<'a> Runner<'a> {
         let newest = self.progress.curve.len() - 1;
         if trained && super::best(&self.progress.curve) == Some(newest) {
             let head = self.probe.head().tensors()?;
-            checkpoint::write_head(&self.folder.join("best.safetensors"), &head)?;
+            checkpoint::write_head(&self.dir.folder().join("best.safetensors"), &head)?;
+            self.rows.as_ref().map_or(Ok(()), |rows| self.dir.keep_best(rows))?;
         }
         self.write()
     }
@@ -140,7 +140,7 @@ impl<'a> Runner<'a> {
 
     fn write(&mut self) -> Result<(), RunError> {
         if self.total() > 0 {
-            checkpoint::write(self.folder, &self.probe.state()?, &mut self.progress)?;
+            checkpoint::write(self.dir.folder(), &self.probe.state()?, &mut self.progress)?;
             self.written = Some(self.progress.step);
         }
         Ok(())
@@ -149,13 +149,14 @@ impl<'a> Runner<'a> {
     /// Writes the head and the pictures. Checkpoints stay until the record is written.
     pub(super) fn finish(self, stream: &Stream<'_>) -> Result<Trained, RunError> {
         let head = self.probe.head().tensors()?;
-        checkpoint::write_head(&self.folder.join("head.safetensors"), &head)?;
+        let folder = self.dir.folder();
+        checkpoint::write_head(&folder.join("head.safetensors"), &head)?;
         let rows = self.rows.ok_or(RunError::Interrupted)?;
         for (&place, map) in &self.maps {
             let (data, protocol) = (stream.data, self.protocol);
             // A result does not fail for want of a picture.
             if let Err(problem) =
-                pictures::write(self.folder, &self.label, data, protocol, (place, map), &rows)
+                pictures::write(folder, &self.label, data, protocol, (place, map), &rows)
             {
                 stream.reporter.warn(format!("{}: no picture: {problem}", self.label));
             }
@@ -232,17 +233,6 @@ impl<'a> Runner<'a> {
             }
         }
         let (rows, maps) = (None, BTreeMap::new());
-        Ok(Self {
-            protocol,
-            folder,
-            label,
-            _lock: lock,
-            written,
-            probe,
-            progress,
-            epoch,
-            rows,
-            maps,
-        })
+        Ok(Self { protocol, dir, label, _lock: lock, written, probe, progress, epoch, rows, maps })
     }
 }

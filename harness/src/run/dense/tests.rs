@@ -15,9 +15,8 @@ use tasks::dense::PairedSet;
 use super::train::{Stream, run};
 use super::{Cache, Opened, protocol};
 use crate::backbone::{Backbone, BackboneError, Dimensions, Placement, Tap, Wanted};
-use crate::hub::HubOptions;
 use crate::progress::{Reporter, Verbosity};
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, SourceOptions};
 
 const DEVICE: Device = Device::Cpu;
 const EPOCHS: usize = 3;
@@ -90,8 +89,8 @@ impl World {
         };
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let reporter = Reporter::new(Verbosity::Quiet);
-        let hub = HubOptions { offline: true };
-        let resolver = Resolver { arch: None, hub, reporter: &reporter };
+        let options = SourceOptions { offline: true, ..SourceOptions::default() };
+        let resolver = Resolver::new(options, &reporter).unwrap();
         let resolved = resolver.resolve(golden.to_str().unwrap()).unwrap();
         Self { folder, data, resolved, reporter }
     }
@@ -232,7 +231,7 @@ fn four_probes_share_a_stream_as_if_alone_though_one_diverges_and_one_resumes() 
     for place in [0, 1, 3] {
         assert!(alone[place].result.is_ok(), "{:?}", alone[place].result);
         let names: Vec<&String> = alone[place].files.keys().collect();
-        let wanted = ["best.safetensors", "head.safetensors"];
+        let wanted = ["best.safetensors", "head.safetensors", "predictions-best.parquet"];
         assert!(wanted.iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
         assert_eq!(names.iter().filter(|name| name.starts_with("checkpoint-")).count(), 4);
     }

@@ -1,5 +1,8 @@
 //! What is in a store, for `pixio-eval runs`.
 
+mod details;
+mod find;
+
 use comfy_table::{Table, presets};
 use schema::{RunPlan, RunRecord};
 use serde::Serialize;
@@ -7,6 +10,9 @@ use serde::Serialize;
 use crate::headline::headline;
 use crate::store::{Listed, Status};
 use crate::text::{clean, shown_backbone, shown_protocol, shown_value};
+
+pub use details::{Difference, MetricPair, RunDiff, diff_runs, show_run};
+pub use find::{RunFilter, RunIdError, find_run};
 
 /// One run folder in a few words.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -143,7 +149,10 @@ fn done(record: &RunRecord, line: RunLine) -> RunLine {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod line_tests {
     use super::*;
     use crate::fixtures::{dense_record, on_sample_data, plan, record, untrained};
 

@@ -1,15 +1,57 @@
-//! backbones.toml: every backbone that has a name.
+//! backbones.toml: every backbone that has a name; and a user's own file of more.
+
+mod own;
+
+pub(crate) use own::merge;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use schema::Tokens;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backbone::families::{Architecture, family};
 use crate::resolve::Preparation;
+use crate::weights::Rule;
 
-static EMBEDDED: &str = include_str!("../../backbones.toml");
+static EMBEDDED: &str = include_str!("../../../backbones.toml");
+
+/// What is wrong with a file of backbones.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The file this program was built with.
+    #[error("{0}")]
+    Embedded(String),
+    /// The user's file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not of the form.
+    #[error("{}: {why}", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// One of its tables.
+    #[error("{}: backbone {name:?}: {why}", path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The table.
+        name: String,
+        /// What is wrong.
+        why: String,
+        /// Names that may have been meant, best first.
+        near: Vec<String>,
+    },
+}
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,6 +86,8 @@ pub struct Entry {
     pub family: String,
     /// `ORG/REPO` on the hub; absent when no weights are published.
     pub repository: Option<String>,
+    /// Where the weights are when they are not on the hub, in words.
+    pub elsewhere: Option<String>,
     /// Branch, tag or commit.
     pub revision: Option<String>,
     /// Whether access must be asked for.
@@ -51,8 +95,8 @@ pub struct Entry {
     pub gated: bool,
     /// Licence of the weights.
     pub licence: Option<String>,
-    /// Millions, as published.
-    pub parameters: f64,
+    /// Millions, as published; of an own backbone, where they are known without its weights.
+    pub parameters: Option<f64>,
     /// Side of the evaluation image in pixels, where it is not the default.
     pub resolution: Option<usize>,
     /// Mean of the normalisation, where it is not the default.
@@ -65,10 +109,22 @@ pub struct Entry {
     pub recipe: Recipe,
     /// Where these choices come from.
     pub source: String,
+    /// What a user's table says over a repository's config.json: an object.
+    #[serde(skip)]
+    pub own_config: serde_json::Value,
+    /// Weights on this machine: a file, or a folder.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
+    /// Names of its tensors, made into those of the family.
+    #[serde(skip)]
+    pub rename: Vec<Rule>,
+    /// `FILE.py:FUNCTION` that makes it in Python.
+    #[serde(skip)]
+    pub python: Option<String>,
 }
 
 /// Which tokens a head sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The image's feature for k-NN.
@@ -83,7 +139,7 @@ fn joined() -> bool {
 }
 
 /// The image's feature for k-NN, from the last block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnnRecipe {
     /// Which tokens.
@@ -99,8 +155,17 @@ fn parse(text: &str) -> Result<Registry, String> {
 }
 
 /// The registry this program was built with.
-pub fn builtin() -> Result<&'static Registry, String> {
-    PARSED.as_ref().map_err(Clone::clone)
+pub fn builtin() -> Result<&'static Registry, RegistryError> {
+    PARSED.as_ref().map_err(|why| RegistryError::Embedded(why.clone()))
+}
+
+/// That registry, and the backbones of a user's file.
+pub fn with_own(file: Option<&Path>) -> Result<Registry, RegistryError> {
+    let mut registry = builtin()?.clone();
+    if let Some(file) = file {
+        own::add(&mut registry, file)?;
+    }
+    Ok(registry)
 }
 
 impl Entry {
@@ -111,14 +176,13 @@ impl Entry {
         (family.from_config)(&self.config)
     }
 
-    /// How images are prepared for it.
-    pub fn preparation(&self) -> Result<Preparation, String> {
-        let defaults = &builtin()?.defaults;
-        Ok(Preparation {
+    /// How images are prepared for it, with what it leaves out from `defaults`.
+    pub fn preparation(&self, defaults: &Defaults) -> Preparation {
+        Preparation {
             resolution: self.resolution.unwrap_or(defaults.resolution),
             mean: self.mean.unwrap_or(defaults.mean),
             std: self.std.unwrap_or(defaults.std),
-        })
+        }
     }
 }
 
@@ -136,6 +200,7 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Expected;
 
     #[test]
     fn every_entry_builds_an_architecture_of_its_published_size() {
@@ -143,10 +208,9 @@ mod tests {
         assert!(registry.backbones.len() >= 6);
         for (name, entry) in &registry.backbones {
             let architecture = entry.architecture().unwrap();
-            let elements: usize =
-                architecture.expected().iter().map(|e| e.shape.iter().product::<usize>()).sum();
+            let elements: u64 = architecture.expected().iter().map(Expected::parameters).sum();
             let millions = elements as f64 / 1e6;
-            assert!((millions - entry.parameters).abs() < 0.6, "{name}: {millions}");
+            assert!((millions - entry.parameters.unwrap()).abs() < 0.6, "{name}: {millions}");
         }
     }
 
