@@ -6,6 +6,8 @@ use std::process::Command;
 
 use super::*;
 use crate::fixtures::{dense_record, mixed_records, on_sample_data, record, untrained};
+use crate::plot::{Kind, PlotOptions, Runs, plot};
+use crate::store::{Listed, Status};
 use crate::{TableOptions, render};
 
 /// Names with everything that TeX acts on, and letters that its fonts lack.
@@ -23,35 +25,19 @@ fn installed(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// A page of 60 by 30 points with a filled square, as a plot would be.
-fn tiny_pdf() -> Vec<u8> {
-    let drawing = "0.2 0.4 0.8 rg 5 5 20 20 re f";
-    let objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
-        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 60 30] /Contents 4 0 R /Resources << >> >>"
-            .to_owned(),
-        format!("<< /Length {} >>\nstream\n{drawing}\nendstream", drawing.len()),
-    ];
-    let mut out = "%PDF-1.4\n".to_owned();
-    let mut places = Vec::new();
-    for (i, object) in objects.iter().enumerate() {
-        places.push(out.len());
-        out += &format!("{} 0 obj\n{object}\nendobj\n", i + 1);
-    }
-    let table = out.len();
-    out += &format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1);
-    for place in places {
-        out += &format!("{place:010} 00000 n \n");
-    }
-    let size = objects.len() + 1;
-    out += &format!("trailer << /Size {size} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n");
-    out.into_bytes()
+/// Bars of three backbones, as `plot` writes them.
+fn bars() -> Vec<u8> {
+    let listed = mixed_records().into_iter().map(|record| Listed {
+        folder: "nowhere".into(),
+        status: Status::Finished(Box::new(record)),
+    });
+    let runs = Runs::finished(listed.collect());
+    plot(&runs, Kind::Bars, &PlotOptions::default()).unwrap().pdf().unwrap()
 }
 
 /// Compiles tables with a figure after them; the log where that fails.
 fn compile(folder: &Path, tables: &[(String, Vec<u8>)]) {
-    fs::write(folder.join("plot.pdf"), tiny_pdf()).unwrap();
+    fs::write(folder.join("plot.pdf"), bars()).unwrap();
     let mut main =
         "\\documentclass{article}\n\\usepackage[a3paper,landscape,margin=1cm]{geometry}\n\
                     \\usepackage{booktabs}\n\\usepackage{graphicx}\n\\begin{document}\n"
@@ -60,7 +46,7 @@ fn compile(folder: &Path, tables: &[(String, Vec<u8>)]) {
         fs::write(folder.join(format!("{name}.tex")), table).unwrap();
         main += &format!("\\input{{{name}}}\n\\clearpage\n");
     }
-    main += "\\begin{figure}\\includegraphics{plot.pdf}\\caption{A plot.}\\end{figure}\n\\end{document}\n";
+    main += "\\begin{figure}\\includegraphics[width=7.2in]{plot.pdf}\\caption{A plot.}\\end{figure}\n\\end{document}\n";
     fs::write(folder.join("main.tex"), main).unwrap();
     let ran = Command::new("pdflatex")
         .args(["-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"])
