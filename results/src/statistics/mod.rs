@@ -12,6 +12,9 @@
 //! - mIoU, 21 classes, 1449 images: 94.4%
 //! - mIoU, 150 classes whose frequency falls as 1/rank, 2000 images: 93.5%
 //! - mIoU, 150 classes, as 1/rank^1.4, 2000 images: 93.9%
+//!
+//! With fewer images the rarest of many classes are in a handful of them, and an interval says too
+//! little: 150 classes and 500 images, 86% (in 200 data sets).
 
 mod bootstrap;
 mod normal;
