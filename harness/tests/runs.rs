@@ -109,6 +109,6 @@ fn runs_are_listed_shown_told_apart_archived_and_deleted() {
         "backbone,dataset,head,protocol,seed,metric,value,ci_low,ci_high,selection,sd,source"
     ));
     assert!(row.starts_with("random:pixio-nano,imagenet1k,knn,sample,0,top1@"), "{row}");
-    let wide = world.run(&["table", "--intervals"]);
-    assert!(wide.stderr.contains("--intervals needs a layout"), "{}", wide.stderr);
+    let wide = good(world.run(&["table", "--intervals"]));
+    assert!(wide.contains("In square brackets: 95% interval"), "{wide}");
 }

@@ -46,6 +46,7 @@ pub fn plan(backbone: &str) -> RunPlan {
             blocks: 12,
             width: 768,
             positions: String::new(),
+            versions: BTreeMap::new(),
         },
         protocol_fingerprint: protocol.fingerprint(),
         protocol,

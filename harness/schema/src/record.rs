@@ -121,6 +121,9 @@ pub struct BackboneRecord {
     /// How it knows where a patch is, and how that is fitted to another grid, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub positions: String,
+    /// Versions of Python and its libraries, where it runs there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
 }
 
 /// Which data.

@@ -12,7 +12,7 @@ pub struct Shown {
     /// metric at its own) (default: best, in a layout of the paper's tables best-each)
     #[arg(long, value_name = "EPOCH", value_parser = any_selection)]
     pub selection: Option<Selection>,
-    /// With a layout: 95% intervals over validation images behind the values
+    /// 95% intervals over validation images behind the values
     #[arg(long)]
     pub intervals: bool,
     /// With a layout: one row for all seeds, mean and standard deviation
@@ -51,6 +51,7 @@ pub(super) fn table(args: &TableArgs) -> Result<u8, CliError> {
         heads: args.heads.clone(),
         backbones: args.backbone.clone(),
         selection: args.shown.selection,
+        intervals: args.shown.intervals,
         ..TableOptions::default()
     };
     if args.format == Format::Parquet && args.output.is_none() {
@@ -58,9 +59,6 @@ pub(super) fn table(args: &TableArgs) -> Result<u8, CliError> {
     }
     let bytes = match args.layout.as_str() {
         "wide" if args.published => return Err(CliError::NeedsLayout("--published")),
-        "wide" if args.shown.intervals && args.format.is_wide() => {
-            return Err(CliError::NeedsLayout("--intervals"));
-        }
         "wide" if args.shown.mean_over_seeds => {
             return Err(CliError::NeedsLayout("--mean-over-seeds"));
         }

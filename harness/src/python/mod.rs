@@ -90,6 +90,7 @@ pub struct Worker {
     dimensions: Dimensions,
     identity: Fingerprint,
     parameters: u64,
+    versions: BTreeMap<String, String>,
 }
 
 /// The way to the process.
@@ -186,6 +187,7 @@ impl Worker {
             },
             identity,
             parameters: hello.parameters,
+            versions: hello.versions,
             line: Mutex::new(Line { process, shared: None }),
         })
     }
@@ -203,6 +205,11 @@ impl Worker {
     /// Hash over its state, its source and what it declares.
     pub fn identity(&self) -> Fingerprint {
         self.identity.clone()
+    }
+
+    /// Versions of Python and of what it loaded.
+    pub fn versions(&self) -> &BTreeMap<String, String> {
+        &self.versions
     }
 
     /// Number of its parameters.

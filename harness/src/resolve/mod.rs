@@ -3,6 +3,7 @@
 mod error;
 mod model;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,6 +120,10 @@ impl Resolved {
             blocks: dimensions.blocks,
             width: dimensions.width,
             positions,
+            versions: match &self.made {
+                Made::Native { .. } => BTreeMap::new(),
+                Made::Python(worker) => worker.versions().clone(),
+            },
         })
     }
 

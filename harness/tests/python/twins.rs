@@ -110,6 +110,7 @@ fn equals_the_native(function: &str) {
     // Its record says what it is, and a second time nothing runs.
     let plan = &world.plans("python/imagenet1k/knn")[0]["backbone"];
     assert_eq!((plan["family"].as_str(), plan["trained"].as_bool()), (Some("python"), Some(false)));
+    assert!(plan["versions"]["numpy"].is_string(), "{plan}");
     let again = run(
         &world,
         &[

@@ -91,7 +91,12 @@ fn every_layout_compiles_whatever_runs_are_called() {
         .collect();
     tables.push((
         "wide".to_owned(),
-        render(&records, Format::Latex, &TableOptions::default()).unwrap(),
+        render(
+            &records,
+            Format::Latex,
+            &TableOptions { intervals: true, ..TableOptions::default() },
+        )
+        .unwrap(),
     ));
     let folder = tempfile::tempdir().unwrap();
     compile(folder.path(), &tables);

@@ -77,6 +77,8 @@ pub(super) fn data(runs: &[Run<'_>]) -> Result<String, serde_json::Error> {
 
 fn backbone(record: &RunRecord) -> Value {
     let backbone = &record.plan.backbone;
+    let versions = backbone.versions.iter().map(|(name, version)| format!("{name} {version}"));
+    let versions: Vec<String> = versions.collect();
     json!({
         "backbone source": backbone.source,
         "backbone family": backbone.family,
@@ -85,6 +87,8 @@ fn backbone(record: &RunRecord) -> Value {
         "trained": if backbone.trained { "yes" } else { "no: seeded random weights" },
         "parameters": backbone.parameters.to_string(),
         "blocks and width": format!("{}, {}", backbone.blocks, backbone.width),
+        "positions": backbone.positions,
+        "Python libraries": versions.join(", "),
     })
 }
 

@@ -55,10 +55,15 @@ fn table(section: &Section) -> String {
             row.seed
         );
         for cell in &row.cells {
-            out += &match cell {
-                Some(Cell { text, rank: Rank::First }) => format!("<td><b>{text}</b></td>"),
-                Some(cell) => format!("<td>{}</td>", cell.text),
-                None => "<td>–</td>".to_owned(),
+            let Some(cell) = cell else {
+                out += "<td>–</td>";
+                continue;
+            };
+            let Cell { text, rank, .. } = cell;
+            let interval = cell.behind(|interval| format!("<small>{interval}</small>"));
+            out += &match rank {
+                Rank::First => format!("<td><b>{text}</b>{interval}</td>"),
+                _ => format!("<td>{text}{interval}</td>"),
             };
         }
         out += "</tr>\n";

@@ -91,11 +91,15 @@ fn cells(row: &Row) -> Vec<String> {
         escape(&row.protocol),
         row.seed.to_string(),
     ];
-    cells.extend(row.cells.iter().map(|cell| match cell {
-        Some(Cell { text, rank: Rank::First }) => format!("\\textbf{{{text}}}"),
-        Some(Cell { text, rank: Rank::Second }) => format!("\\underline{{{text}}}"),
-        Some(cell) => cell.text.clone(),
-        None => "--".to_owned(),
+    cells.extend(row.cells.iter().map(|cell| {
+        let Some(cell) = cell else { return "--".to_owned() };
+        let Cell { text, rank, .. } = cell;
+        let value = match rank {
+            Rank::First => format!("\\textbf{{{text}}}"),
+            Rank::Second => format!("\\underline{{{text}}}"),
+            _ => text.clone(),
+        };
+        value + &cell.behind(|interval| format!("{{\\scriptsize {interval}}}"))
     }));
     cells
 }

@@ -59,10 +59,11 @@ fn cells(row: &Row) -> Vec<String> {
         escape(&row.protocol),
         row.seed.to_string(),
     ];
-    cells.extend(row.cells.iter().map(|cell| match cell {
-        Some(Cell { text, rank: Rank::First }) => format!("**{text}**"),
-        Some(cell) => cell.text.clone(),
-        None => "–".to_owned(),
+    cells.extend(row.cells.iter().map(|cell| {
+        let Some(cell) = cell else { return "–".to_owned() };
+        let Cell { text, rank, .. } = cell;
+        let value = if *rank == Rank::First { format!("**{text}**") } else { text.clone() };
+        value + &cell.behind(escape)
     }));
     cells
 }

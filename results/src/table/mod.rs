@@ -117,6 +117,8 @@ pub struct TableOptions {
     /// Metrics by name, in the order of the wide formats' columns. Empty: in the wide formats those
     /// the task is published with, in the long form every one.
     pub metrics: Vec<String>,
+    /// Whether the wide formats show 95% intervals behind the values; the long form always has them.
+    pub intervals: bool,
 }
 
 /// Why there is no table.
@@ -192,6 +194,9 @@ fn narrow(record: &RunRecord, format: Format, options: &TableOptions) -> RunReco
         one.is_none_or(|one| metric.selection == one)
             && (asked.is_empty() || asked.contains(&metric.name.as_str()))
     });
+    if format.is_wide() && !options.intervals {
+        metrics.iter_mut().for_each(|metric| (metric.ci_low, metric.ci_high) = (None, None));
+    }
     if format.is_wide() {
         metrics.sort_by_key(|metric| asked.iter().position(|name| *name == metric.name));
     }

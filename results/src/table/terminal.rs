@@ -61,8 +61,11 @@ fn table(dataset: &str, section: &Section) -> String {
         cells.extend(head.is_none().then(|| clean(&row.head)));
         cells.extend(protocol.is_none().then(|| clean(&row.protocol)));
         cells.extend(seed.is_none().then(|| row.seed.to_string()));
-        let shown =
-            |cell: &Option<Cell>| cell.as_ref().map_or("–".to_owned(), |c| c.text.clone());
+        let shown = |cell: &Option<Cell>| match cell {
+            None => "–".to_owned(),
+            Some(Cell { text, interval: Some(interval), .. }) => format!("{text}\n{interval}"),
+            Some(cell) => cell.text.clone(),
+        };
         cells.extend(row.cells.iter().map(shown));
         table.add_row(cells.into_iter().map(Field::new).collect::<Vec<_>>());
     }

@@ -9,8 +9,8 @@ use crate::plot::rows::{Row, Rows, Value};
 use crate::plot::{Kind, PlotError, PlotOptions, Run};
 use crate::text::shown_value;
 
-/// One panel a data set, protocol and metric; a row a backbone, a bar a head. Values of the last
-/// epoch: its per-image rows are kept, and so it has intervals.
+/// One panel a data set, protocol and metric; a row a backbone, a bar a head. Values of the best
+/// epoch, all of one head's metrics of the same: its per-image rows are kept, and so it has intervals.
 pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, PlotError> {
     let groups = groups(runs, options.metric.as_deref(), false);
     let mut heads: Vec<String> = runs.iter().map(|run| run.record.plan.task.head.clone()).collect();
@@ -23,7 +23,7 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
     let panels: Vec<Panel> =
         groups.iter().filter_map(|group| panel(group, &heads, options, &mut notes)).collect();
     if panels.is_empty() {
-        return Err(nothing(Kind::Bars, "no chosen run has a metric of its last epoch"));
+        return Err(nothing(Kind::Bars, "no chosen run has a metric of its best epoch"));
     }
     notes.insert(0, whiskers(&groups));
     Ok(Figure {
@@ -41,7 +41,7 @@ fn whiskers(groups: &[Group<'_>]) -> String {
         || groups.iter().flat_map(|g| g.runs.iter().flat_map(|run| &run.record.outcome.metrics));
     let trained =
         groups.iter().flat_map(|g| &g.runs).any(|run| !run.record.outcome.curve.is_empty());
-    let epoch = if trained { "Last epoch. " } else { "" };
+    let epoch = if trained { "Best epoch. " } else { "" };
     match metrics().any(|metric| metric.ci_low.is_some()) {
         true => format!(
             "{epoch}Whiskers: 95% interval over images; of several seeds, mean and standard deviation."
@@ -64,7 +64,9 @@ fn panel(
     let mut found: BTreeMap<&str, BTreeMap<usize, Seeds>> = BTreeMap::new();
     for run in &group.runs {
         let plan = &run.record.plan;
-        let Some(metric) = value_of(run.record, &group.metric, Selection::Last) else { continue };
+        // What is not trained has no best epoch.
+        let at = |selection| value_of(run.record, &group.metric, selection);
+        let Some(metric) = at(Selection::Best).or_else(|| at(Selection::Last)) else { continue };
         let Some(head) = heads.iter().position(|head| *head == plan.task.head) else { continue };
         let seeds = found.entry(&plan.backbone.identity.0).or_default().entry(head).or_default();
         seeds.push((metric.value, metric.ci_low.zip(metric.ci_high)));

@@ -19,6 +19,10 @@ pub(crate) const SAMPLE: &str =
 /// What `(untrained)` behind a name means.
 const UNTRAINED: &str = "untrained: seeded random weights, a floor and not a result.";
 
+/// What stands behind values.
+const INTERVALS: &str =
+    "In square brackets: 95% interval over validation images, at the epoch of the value.";
+
 /// What is a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -72,8 +76,17 @@ pub(crate) struct Row {
 pub(crate) struct Cell {
     /// As shown.
     pub text: String,
+    /// Its 95% interval over validation images, as shown.
+    pub interval: Option<String>,
     /// Place among comparable rows.
     pub rank: Rank,
+}
+
+impl Cell {
+    /// What stands behind the value, made `small`.
+    pub fn behind(&self, small: impl Fn(&str) -> String) -> String {
+        self.interval.as_deref().map_or_else(String::new, |text| format!(" {}", small(text)))
+    }
 }
 
 /// Records of one row, by the heading of their columns.
@@ -123,7 +136,9 @@ impl Section {
         let units = legend(self.columns().map(|(_, metric)| metric));
         let untrained = self.rows.iter().any(|row| !row.trained).then(|| UNTRAINED.to_owned());
         let selection = self.selection.as_ref().map(|selection| format!("{selection}."));
-        units.into_iter().chain(selection).chain(untrained).collect()
+        let mut cells = self.rows.iter().flat_map(|row| row.cells.iter().flatten());
+        let intervals = cells.any(|cell| cell.interval.is_some()).then(|| INTERVALS.to_owned());
+        units.into_iter().chain(selection).chain(intervals).chain(untrained).collect()
     }
 
     /// Whether any value stands out as the best.
@@ -301,7 +316,10 @@ fn row(
     }
     let cell = |heading: &String, name: &String| {
         let metric = line.get(heading)?.outcome.metrics.iter().find(|m| m.name == *name)?;
-        Some(Cell { text: shown_value(name, metric.value), rank: Rank::Unranked })
+        let shown = |value| shown_value(name, value);
+        let ends = metric.ci_low.zip(metric.ci_high);
+        let interval = ends.map(|(low, high)| format!("[{}, {}]", shown(low), shown(high)));
+        Some(Cell { text: shown(metric.value), interval, rank: Rank::Unranked })
     };
     Some(Row {
         backbone: shown_backbone(&plan.backbone),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Format;
 use crate::fixtures::{dense_record, on_sample_data, record, records, untrained, without_epochs};
 
 fn one_section(records: &[RunRecord]) -> Section {
@@ -173,4 +174,24 @@ fn the_caption_tells_the_selection_and_a_footnote_the_odd_one() {
         notes,
         ["departs from the protocol pixio: epochs=0", "ade20k/dpt: selection last: the last epoch",]
     );
+}
+
+/// Behind values where they are asked for and there; ranks go by the values alone.
+#[test]
+fn intervals_stand_behind_values() {
+    let mut with = dense_record("pixio-b", "nyuv2", "dpt", 0.5);
+    for metric in &mut with.outcome.metrics {
+        (metric.ci_low, metric.ci_high) = (Some(metric.value - 0.012), Some(metric.value + 0.02));
+    }
+    let records = [with, dense_record("pixio-l", "nyuv2", "dpt", 0.25)];
+    let rendered = |intervals| {
+        let options = crate::TableOptions { intervals, ..crate::TableOptions::default() };
+        let formats = [Format::Text, Format::Markdown, Format::Latex, Format::Html].map(|format| {
+            String::from_utf8(crate::render(&records, format, &options).unwrap()).unwrap()
+        });
+        formats.join("\n")
+    };
+    let text = rendered(true);
+    assert!(!rendered(false).contains("0.488") && text.contains("0.488"));
+    insta::assert_snapshot!("wide_with_intervals", text);
 }
