@@ -120,6 +120,15 @@ fn overrides_are_told_by_the_protocols_name() {
     );
 }
 
+/// Overrides spare the floor, `pixels`, and not what a user calls so.
+#[test]
+fn overrides_hold_for_a_folder_of_the_floors_name() {
+    let world = World::new();
+    world.copy(&golden(), "pixels");
+    assert_eq!(passes(&world, &["./pixels", "--override", "resolution=128"])["resolution"], 128);
+    assert_eq!(passes(&world, &["pixels", "--override", "resolution=128"])["resolution"], 256);
+}
+
 #[test]
 fn what_does_not_fit_is_told() {
     let world = World::new();

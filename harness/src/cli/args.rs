@@ -64,6 +64,14 @@ pub enum Command {
     Doctor(DoctorArgs),
 }
 
+/// Where more names of backbones are.
+#[derive(Args, Clone, Debug)]
+pub struct OwnArgs {
+    /// A file of your own backbones, [backbone.NAME] tables as in backbones.toml
+    #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
+    pub backbones: Option<PathBuf>,
+}
+
 /// Which encoder.
 #[derive(Args, Clone, Debug)]
 pub struct BackboneArgs {
@@ -78,9 +86,9 @@ pub struct BackboneArgs {
     /// Applied in order; repeatable
     #[arg(long, value_name = "FROM=TO")]
     pub rename: Vec<Rule>,
-    /// A file of your own backbones, [backbone.NAME] tables as in backbones.toml
-    #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
-    pub backbones: Option<PathBuf>,
+    #[command(flatten)]
+    /// Names of the user's own.
+    pub own: OwnArgs,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
@@ -93,7 +101,7 @@ impl BackboneArgs {
             arch: self.arch.clone(),
             overrides: self.overrides.clone(),
             rename: self.rename.clone(),
-            own: self.backbones.clone(),
+            own: self.own.backbones.clone(),
             offline: self.offline,
         }
     }
@@ -226,15 +234,9 @@ pub struct TableArgs {
     /// value at full precision
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: results::Format,
-    /// Only these backbones, by their name in the table
-    #[arg(long, value_name = "NAME")]
-    pub backbone: Vec<String>,
-    /// Only these data sets
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub tasks: Vec<String>,
-    /// Only these heads
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub heads: Vec<String>,
+    #[command(flatten)]
+    /// Which runs.
+    pub filters: super::shown::Filters,
     /// Write to a file instead of stdout
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -301,9 +303,9 @@ pub enum DataCommand {
 pub enum BackbonesCommand {
     /// Every backbone that has a name
     List {
-        /// A file of your own backbones
-        #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
-        backbones: Option<PathBuf>,
+        #[command(flatten)]
+        /// Names of the user's own.
+        own: OwnArgs,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -312,9 +314,9 @@ pub enum BackbonesCommand {
     Show {
         /// Name
         name: String,
-        /// A file of your own backbones
-        #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
-        backbones: Option<PathBuf>,
+        #[command(flatten)]
+        /// Names of the user's own.
+        own: OwnArgs,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -324,9 +326,9 @@ pub enum BackbonesCommand {
         /// Name, or hf:ORG/REPO[@REV]
         #[arg(required = true)]
         names: Vec<String>,
-        /// A file of your own backbones
-        #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
-        backbones: Option<PathBuf>,
+        #[command(flatten)]
+        /// Names of the user's own.
+        own: OwnArgs,
     },
     /// Load a backbone, run it, and print its size, speed and the fingerprint of its features
     Check(CheckArgs),

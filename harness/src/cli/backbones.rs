@@ -10,8 +10,9 @@ use crate::resolve::{ResolveError, Resolver, SourceOptions};
 
 pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Result<u8, CliError> {
     match command {
-        BackbonesCommand::List { json, backbones } => {
-            let registry = registry::with_own(backbones.as_deref()).map_err(ResolveError::from)?;
+        BackbonesCommand::List { json, own } => {
+            let registry =
+                registry::with_own(own.backbones.as_deref()).map_err(ResolveError::from)?;
             if json {
                 let cards = registry.backbones.iter();
                 let cards = cards.map(|(name, entry)| card(name, entry, &registry.defaults));
@@ -20,8 +21,9 @@ pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Resul
                 print(list(&registry).as_bytes())?;
             }
         }
-        BackbonesCommand::Show { name, json, backbones } => {
-            let registry = registry::with_own(backbones.as_deref()).map_err(ResolveError::from)?;
+        BackbonesCommand::Show { name, json, own } => {
+            let registry =
+                registry::with_own(own.backbones.as_deref()).map_err(ResolveError::from)?;
             let Some(entry) = registry.backbones.get(&name) else {
                 let names = registry.backbones.keys().map(String::as_str);
                 let near = nearest(&name, names);
@@ -33,8 +35,8 @@ pub(super) fn backbones(command: BackbonesCommand, reporter: &Reporter) -> Resul
                 print(text_card(&name, entry, &registry.defaults)?.as_bytes())?;
             }
         }
-        BackbonesCommand::Pull { names, backbones } => {
-            let options = SourceOptions { own: backbones, ..SourceOptions::default() };
+        BackbonesCommand::Pull { names, own } => {
+            let options = SourceOptions { own: own.backbones, ..SourceOptions::default() };
             let resolver = Resolver::new(options, reporter)?;
             for spec in names {
                 let record = resolver.resolve(&spec)?.record()?;

@@ -14,6 +14,7 @@ mod plot;
 mod report;
 mod run;
 mod runs;
+mod shown;
 mod table;
 
 use std::io::Write;

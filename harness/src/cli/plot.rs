@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use results::TableOptions;
 use results::plot::{Cost, Kind, PlotOptions, Runs, Width, plot as find};
-use results::{Store, TableOptions};
 
+use super::shown::{Filters, listed};
 use super::{CliError, EXIT_DONE, write_file};
 
 /// `pixio-eval plot`.
@@ -24,15 +25,9 @@ pub struct PlotArgs {
     /// A column of a paper (3.5 inches) or both (7.2 inches)
     #[arg(long, value_name = "WIDTH", default_value = "single", value_parser = width())]
     pub width: Width,
-    /// Only these backbones, by their name in the table
-    #[arg(long, value_name = "NAME")]
-    pub backbone: Vec<String>,
-    /// Only these data sets
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub tasks: Vec<String>,
-    /// Only these heads
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub heads: Vec<String>,
+    #[command(flatten)]
+    /// Which runs.
+    pub filters: Filters,
     /// Only these protocols, by their whole name
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
@@ -87,18 +82,9 @@ pub(super) fn plot(args: &PlotArgs) -> Result<u8, CliError> {
     let Some(format @ ("svg" | "png" | "pdf")) = extension.as_deref() else {
         return Err(CliError::PictureFormat(args.output.display().to_string()));
     };
-    let listed = Store::list_all(&args.out)?;
-    if let Some(told) = results::left_out(&listed) {
-        eprintln!("note: {told}; `pixio-eval runs` says why");
-    }
+    let listed = listed(&args.out)?;
     let options = PlotOptions {
-        runs: TableOptions {
-            datasets: args.tasks.clone(),
-            heads: args.heads.clone(),
-            backbones: args.backbone.clone(),
-            protocols: args.protocol.clone(),
-            ..TableOptions::default()
-        },
+        runs: TableOptions { protocols: args.protocol.clone(), ..args.filters.options() },
         metric: args.metric.clone(),
         x: args.x.clone(),
         y: args.y.clone(),

@@ -1,8 +1,9 @@
 use clap::Args;
-use results::{Format, Layout, LayoutOptions, Status, Store, TableOptions};
+use results::{Format, Layout, LayoutOptions, Status, TableOptions};
 use schema::Selection;
 
 use super::args::TableArgs;
+use super::shown::listed;
 use super::{CliError, EXIT_DONE, print, write_file};
 
 /// What a table shows of its runs.
@@ -37,22 +38,15 @@ pub fn last_or_best(word: &str) -> Result<Selection, String> {
 }
 
 pub(super) fn table(args: &TableArgs) -> Result<u8, CliError> {
-    let listed = Store::list_all(&args.out)?;
-    if let Some(told) = results::left_out(&listed) {
-        eprintln!("note: {told}; `pixio-eval runs` says why");
-    }
-    let finished = listed.into_iter().filter_map(|run| match run.status {
+    let finished = listed(&args.out)?.into_iter().filter_map(|run| match run.status {
         Status::Finished(record) => Some(*record),
         _ => None,
     });
     let records: Vec<_> = finished.collect();
     let options = TableOptions {
-        datasets: args.tasks.clone(),
-        heads: args.heads.clone(),
-        backbones: args.backbone.clone(),
         selection: args.shown.selection,
         intervals: args.shown.intervals,
-        ..TableOptions::default()
+        ..args.filters.options()
     };
     if args.format == Format::Parquet && args.output.is_none() {
         return Err(CliError::NeedsFile(args.format));

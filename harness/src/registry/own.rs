@@ -110,7 +110,7 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
             source,
             path: None,
             rename: Vec::new(),
-            python: Some(below(folder, Path::new(&python)).display().to_string()),
+            python: Some(folder.join(&python).display().to_string()),
         });
     }
     let base = match own.base {
@@ -159,15 +159,10 @@ fn complete(registry: &Registry, name: &str, own: Own, folder: &Path) -> Result<
         own_config,
         elsewhere: None,
         source,
-        path: own.path.map(|path| below(folder, &path)),
+        path: own.path.map(|path| folder.join(path)),
         rename,
         python: None,
     })
-}
-
-/// A path as written in a file of that folder.
-fn below(folder: &Path, path: &Path) -> PathBuf {
-    folder.join(path)
 }
 
 /// Puts the fields of `over` into `config`.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use schema::{BackboneRecord, Fingerprint, Tokens};
 
 pub use error::ResolveError;
-use model::Model;
 pub use model::Override;
+use model::{Changed, Model};
 
 use crate::backbone::families::{Architecture, FAMILIES, family};
 use crate::backbone::{Backbone, Dimensions, Placement};
@@ -188,7 +188,7 @@ impl<'a> Resolver<'a> {
             let model = Model::of_family(family, serde_json::json!({}));
             let source = Box::new(RandomSource::new(0, &[]));
             // The floor stays what it is beside backbones that are changed.
-            return self.assemble(spec, spec, model, source, Names::Canonical);
+            return assemble(spec, spec, Changed::not(model), source, Names::Canonical);
         }
         if let Some(entry) = self.registry.backbones.get(spec) {
             return self.named(spec, entry);
@@ -287,10 +287,10 @@ impl<'a> Resolver<'a> {
             let near = nearest(name, names).iter().map(|n| format!("random:{n}")).collect();
             return Err(ResolveError::Unknown { name: spec.to_owned(), near });
         };
-        let (changed, _) = model.clone().with(&self.options.overrides)?;
-        let expected = changed.architecture()?.expected();
+        let changed = self.change(&shown, model)?;
+        let expected = changed.model.architecture()?.expected();
         let source = Box::new(RandomSource::new(seed, &expected));
-        let resolved = self.assemble(&shown, spec, model, source, Names::Canonical)?;
+        let resolved = assemble(&shown, spec, changed, source, Names::Canonical)?;
         Ok(Resolved { trained: false, ..resolved })
     }
 
@@ -333,41 +333,43 @@ impl<'a> Resolver<'a> {
     ) -> Result<Resolved, ResolveError> {
         let rules: Vec<Rule> = rules.iter().chain(&self.options.rename).cloned().collect();
         let source = rename(weights::open(path)?, &rules)?;
-        self.assemble(name, source_text, model, source, Names::OfFiles)
+        assemble(name, source_text, self.change(name, model)?, source, Names::OfFiles)
     }
 
-    fn assemble(
-        &self,
-        name: &str,
-        source_text: &str,
-        model: Model,
-        source: Box<dyn TensorSource>,
-        names: Names,
-    ) -> Result<Resolved, ResolveError> {
-        let (model, departures) = match name {
-            "pixels" => (model, model::Departures::default()),
-            _ => model.with(&self.options.overrides)?,
-        };
-        for idle in departures.idle {
+    /// Applies the overrides and says which of them change nothing.
+    fn change(&self, name: &str, model: Model) -> Result<Changed, ResolveError> {
+        let changed = model.with(&self.options.overrides)?;
+        for idle in &changed.idle {
             self.reporter.warn(format!("{name}: --override {idle} changes nothing"));
         }
-        let architecture = model.architecture()?;
-        let map = match names {
-            Names::OfFiles => architecture.names(),
-            Names::Canonical => |name: &str| Canonical::Whole(name.to_owned()),
-        };
-        let weights = Weights::map(source, model.family(), &architecture.expected(), map)?;
-        checked(Resolved {
-            name: name.to_owned(),
-            source: source_text.to_owned(),
-            preparation: model.preparation(&*architecture),
-            recipe: model.recipe(),
-            departures: departures.name,
-            revision: None,
-            trained: true,
-            made: Made::Native { architecture, weights },
-        })
+        Ok(changed)
     }
+}
+
+fn assemble(
+    name: &str,
+    source_text: &str,
+    changed: Changed,
+    source: Box<dyn TensorSource>,
+    names: Names,
+) -> Result<Resolved, ResolveError> {
+    let Changed { model, departures, .. } = changed;
+    let architecture = model.architecture()?;
+    let map = match names {
+        Names::OfFiles => architecture.names(),
+        Names::Canonical => |name: &str| Canonical::Whole(name.to_owned()),
+    };
+    let weights = Weights::map(source, model.family(), &architecture.expected(), map)?;
+    checked(Resolved {
+        name: name.to_owned(),
+        source: source_text.to_owned(),
+        preparation: model.preparation(&*architecture),
+        recipe: model.recipe(),
+        departures,
+        revision: None,
+        trained: true,
+        made: Made::Native { architecture, weights },
+    })
 }
 
 /// By which names a source has its tensors.

@@ -138,10 +138,10 @@ impl Model {
         }
     }
 
-    /// With overrides; also what a protocol's name says of them, and those that changed nothing.
-    pub(super) fn with(self, overrides: &[Override]) -> Result<(Self, Departures), ResolveError> {
-        let mut departures = Departures::default();
-        let mut model = self;
+    /// With overrides, one after the other.
+    pub(super) fn with(self, overrides: &[Override]) -> Result<Changed, ResolveError> {
+        let mut before = self.architecture()?.fingerprint();
+        let (mut model, mut departures, mut idle) = (self, String::new(), Vec::new());
         for one in overrides {
             let wrong = |why: String| ResolveError::Override { given: one.given.clone(), why };
             let mut changed =
@@ -161,21 +161,21 @@ impl Model {
                 }
             })?;
             let next = Self { family: model.family, choices };
-            let before = model.architecture()?.fingerprint();
             let after = next.architecture().map_err(|error| match error {
                 ResolveError::BadConfig { why, .. } => wrong(why),
                 error => error,
             })?;
+            let after = after.fingerprint();
             if one.is_config() {
-                if after.fingerprint() == before {
-                    departures.idle.push(one.given.clone());
+                if after == before {
+                    idle.push(one.given.clone());
                 }
             } else if next.choices != model.choices {
-                departures.name.push_str(&format!("+{}", one.given.replace(' ', "")));
+                departures.push_str(&format!("+{}", one.given.replace(' ', "")));
             }
-            model = next;
+            (model, before) = (next, after);
         }
-        Ok((model, departures))
+        Ok(Changed { model, departures, idle })
     }
 
     /// Its architecture.
@@ -201,13 +201,20 @@ impl Model {
     }
 }
 
-/// What overrides did.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Departures {
-    /// Behind a protocol's name.
-    pub(super) name: String,
+/// A model and what overrides did to it.
+pub(super) struct Changed {
+    pub(super) model: Model,
+    /// What of it stands behind a protocol's name.
+    pub(super) departures: String,
     /// Overrides that changed nothing.
     pub(super) idle: Vec<String>,
+}
+
+impl Changed {
+    /// A model that overrides are not for.
+    pub(super) fn not(model: Model) -> Self {
+        Self { model, departures: String::new(), idle: Vec::new() }
+    }
 }
 
 #[cfg(test)]
@@ -215,7 +222,7 @@ mod tests {
     use super::*;
     use crate::registry::builtin;
 
-    fn with(name: &str, overrides: &[&str]) -> Result<(Model, Departures), String> {
+    fn with(name: &str, overrides: &[&str]) -> Result<Changed, String> {
         let registry = builtin().unwrap();
         let model = Model::of_entry(&registry.backbones[name], &registry.defaults).unwrap();
         let parsed: Vec<Override> = overrides.iter().map(|o| o.parse().unwrap()).collect();
@@ -224,7 +231,7 @@ mod tests {
 
     #[test]
     fn overrides_change_what_they_name_and_are_told() {
-        let (model, departures) = with(
+        let Changed { model, departures, idle } = with(
             "mae-b",
             &["resolution=224", "config.num_hidden_layers=3", "recipe.knn.tokens=patch-mean"],
         )
@@ -233,10 +240,11 @@ mod tests {
         assert_eq!(architecture.dimensions().blocks, 3);
         assert_eq!(model.preparation(&*architecture).resolution, 224);
         assert_eq!(model.recipe().knn.tokens, schema::Tokens::PatchMean);
-        assert_eq!(departures.name, "+resolution=224+recipe.knn.tokens=patch-mean");
-        assert!(departures.idle.is_empty());
-        let (_, departures) = with("mae-b", &["resolution=256", "config.hiden_size=3"]).unwrap();
-        assert_eq!((departures.name.as_str(), departures.idle.len()), ("", 1));
+        assert_eq!(departures, "+resolution=224+recipe.knn.tokens=patch-mean");
+        assert!(idle.is_empty());
+        let Changed { departures, idle, .. } =
+            with("mae-b", &["resolution=256", "config.hiden_size=3"]).unwrap();
+        assert_eq!((departures.as_str(), idle.len()), ("", 1));
     }
 
     #[test]
