@@ -56,16 +56,9 @@ impl Worker {
             .args(["-u", "-m", "pixio_simulators"])
             .env("PYTHONPATH", package)
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            // One worker a core: the libraries' own threads would only get in each other's way.
-            .envs(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"].map(|n| (n, "1")))
-            // Mesa's software renderer has threads of its own.
-            .env("LP_NUM_THREADS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if std::env::var_os("MUJOCO_GL").is_none() {
-            command.env("MUJOCO_GL", "egl");
-        }
         let start = |source| SimulatorError::Start { python: python.to_path_buf(), source };
         let mut child = command.spawn().map_err(start)?;
         let said = Arc::new(Mutex::new(VecDeque::new()));
