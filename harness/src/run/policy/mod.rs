@@ -28,7 +28,7 @@ use crate::device;
 use crate::simulators::{Environment, Pool};
 use data::{Frames, Lesson as Demonstrated};
 use inputs::Inputs;
-pub(super) use plan::{Opened, open, plan};
+pub(super) use plan::{Opened, open, open_sample, plan};
 use progress::Progress;
 pub(super) use progress::clear;
 use rollout::{Job, Made, Stage};
@@ -234,7 +234,8 @@ impl Run<'_> {
     }
 
     fn pool(&self, lanes: usize) -> Result<Pool<'_>, RunError> {
-        let slots = lanes * self.protocol.rollout.together;
+        // No batch is twice as large as asked for.
+        let slots = lanes * 2 * self.protocol.rollout.together;
         let workers = self.host.workers();
         Ok(Pool::start(&self.data.simulators, workers, slots, self.sees_images())?)
     }
@@ -259,7 +260,6 @@ impl Run<'_> {
             observation: &self.protocol.observation,
             embedder: self.embedder,
             backbone,
-            together: self.protocol.rollout.together,
             goals: &prepared.goals,
             largest_action: self.data.lessons[task].largest_action(&prepared.inputs),
             device: &self.host.device,
@@ -319,9 +319,9 @@ impl Run<'_> {
                     == (name, probes[job.probe].seed, epoch, job.episode)
             })
         };
-        let together = self.protocol.rollout.together.max(1);
-        let batches = jobs.chunks(together).filter(|batch| !batch.iter().all(made));
-        batches.map(<[Job]>::to_vec).collect()
+        let mut batches = even(jobs, self.protocol.rollout.together);
+        batches.retain(|batch| !batch.iter().all(made));
+        batches
     }
 
     fn name(&self, probe: &Probe) -> String {
@@ -348,5 +348,39 @@ impl Run<'_> {
             }
         }
         Ok(dense::write_head(&self.dir.folder().join("policies.safetensors"), &all)?)
+    }
+}
+
+/// As many batches as have `together` jobs at least, of sizes that differ by one at most.
+fn even(jobs: Vec<Job>, together: usize) -> Vec<Vec<Job>> {
+    let count = (jobs.len() / together.max(1)).max(1);
+    let (size, more) = (jobs.len() / count, jobs.len() % count);
+    let mut jobs = jobs.into_iter();
+    let sizes = (0..count).map(|at| size + usize::from(at < more));
+    sizes
+        .map(|size| jobs.by_ref().take(size).collect())
+        .filter(|b: &Vec<Job>| !b.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn batches_are_even_and_large_enough(count in 0usize..200, together in 1usize..40) {
+            let job = |episode| Job {
+                probe: 0, episode, start: serde_json::Value::Null, goal: 0, pictured: false,
+            };
+            let batches = even((0..count).map(job).collect(), together);
+            let order: Vec<usize> = batches.iter().flatten().map(|job| job.episode).collect();
+            prop_assert_eq!(order, (0..count).collect::<Vec<_>>());
+            for batch in &batches {
+                prop_assert!(batch.len() >= together.min(count) && batch.len() < 2 * together.max(count.min(together)));
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::run::knn::image_stage;
 use crate::run::memory::{BatchSize, STANDARD};
 use crate::run::session::Host;
 use crate::simulators::Simulators;
+use crate::simulators::demonstrate::{self, Wanted};
 
 /// Protocol of the reduced suites.
 const LITE: &str = "cortexbench-lite";
