@@ -85,6 +85,7 @@ pub fn outcome(first: f64) -> Outcome {
         metrics: metrics.collect(),
         seconds: BTreeMap::from([("total".to_owned(), 1.5)]),
         images_encoded: 100,
+        counts: BTreeMap::new(),
         images_per_second: Some(66.7),
         curve: Vec::new(),
         host: HostRecord {
