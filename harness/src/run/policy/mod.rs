@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use results::RunDir;
+use results::picture::{self, rollout::Episode};
 use schema::{PolicyProtocol, PolicyTask, RunPlan, SampleRows, Source, Stages};
 
 use super::RunError;
@@ -148,7 +149,8 @@ impl Run<'_> {
         }
         let mut progress =
             loaded.unwrap_or_else(|| Progress { key: Some(key), ..Progress::default() });
-        let _pictured = self.evaluate(&lessons, &prepared, &mut probes, &names, &mut progress)?;
+        let pictured = self.evaluate(&lessons, &prepared, &mut probes, &names, &mut progress)?;
+        self.pictures(&pictured);
         self.keep_last(&probes, &names)?;
 
         let curve = score::curve(self.protocol, &progress);
@@ -276,15 +278,21 @@ impl Run<'_> {
         evaluation: usize,
     ) -> Result<BTreeMap<String, f64>, RunError> {
         let mut losses = BTreeMap::new();
-        let bar = self.host.reporter.items("training policies", probes.len() as u64, "policies");
-        for (at, (probe, name)) in probes.iter_mut().zip(names).enumerate() {
+        let missing = |probe: &Probe| self.epochs(probe.task, evaluation) - probe.epoch;
+        let total: usize = probes.iter().map(missing).sum();
+        let bar = self.host.reporter.items("training policies", total as u64, "epochs");
+        let mut done = 0;
+        for (probe, name) in probes.iter_mut().zip(names) {
             let epochs = self.epochs(probe.task, evaluation);
-            lessons[probe.task].train(probe, epochs)?;
+            while probe.epoch < epochs {
+                lessons[probe.task].train(probe)?;
+                done += 1;
+                bar.set(done);
+            }
             let epochs = std::mem::take(&mut probe.losses);
             if !epochs.is_empty() {
                 losses.insert(name.clone(), epochs.iter().sum::<f64>() / epochs.len() as f64);
             }
-            bar.set(at as u64 + 1);
         }
         Ok(losses)
     }
@@ -336,6 +344,18 @@ impl Run<'_> {
             training: &self.protocol.training,
             inputs: &prepared.inputs,
             device: &self.host.device,
+        }
+    }
+
+    /// Animations of a few last rollouts; a picture that cannot be written ends nothing.
+    fn pictures(&self, made: &[Made]) {
+        let side = self.protocol.simulator.render.side;
+        let episodes: Vec<Episode<'_>> = made
+            .iter()
+            .map(|one| Episode { row: &one.row, size: (side, side), frames: &one.frames })
+            .collect();
+        if let Err(error) = picture::rollout::write(self.dir.folder(), &episodes) {
+            self.host.reporter.warn(format!("no pictures of rollouts: {error}"));
         }
     }
 
