@@ -309,8 +309,10 @@ pub fn policy_record(backbone: &str, suite: &str, score: f64) -> RunRecord {
     plan.data.fingerprint = schema::fingerprint(&suite);
     plan.data.splits = BTreeMap::new();
     plan.data.classes = 0;
-    plan.protocol =
-        Protocol { name: "cortexbench".to_owned(), stages: Stages::Policy(policy_protocol()) };
+    plan.protocol = Protocol {
+        name: format!("pixio+simulators={suite}-2"),
+        stages: Stages::Policy(policy_protocol()),
+    };
     plan.protocol_fingerprint = plan.protocol.fingerprint();
     let metrics = [(Selection::Last, 4.0), (Selection::BestEach, 0.0)];
     let metrics = metrics.into_iter().flat_map(|(selection, worse)| {
