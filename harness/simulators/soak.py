@@ -1,0 +1,47 @@
+"""Steps environments for long and reports their worker's memory: `python soak.py [SUITE ...]`.
+
+Each suite's tasks run side by side in one worker, with an image at every step and the episodes
+starting over, until they have taken 10,000 steps together. Memory is measured after each tenth; from
+the second on it must stay within a twentieth.
+"""
+
+import sys
+import time
+
+from tests.client import TASKS, Client, render
+
+STEPS = 10_000
+TENTHS = 10
+GROWTH = 1.05
+
+
+def soak(suite: str) -> bool:
+    """Runs one suite; True where its memory stayed flat."""
+    client = Client()
+    slots = range(len(TASKS[suite]))
+    for slot, task in zip(slots, TASKS[suite]):
+        client.open(slot, suite, task, render(suite, side=256))
+        client.reset(slot, slot, image=False)
+    actions = [client.actions(slot, 64) for slot in slots]
+    memory, taken, seed = [], 0, len(slots)
+    begun = time.monotonic()
+    while taken < STEPS:
+        slot = taken % len(slots)
+        outcome, _ = client.step(slot, actions[slot][taken % 64])
+        taken += 1
+        if outcome["done"]:
+            client.reset(slot, seed)
+            seed += 1
+        if taken % (STEPS // TENTHS) == 0:
+            memory.append(client.resident())
+    seconds = time.monotonic() - begun
+    status = client.end()
+    flat = max(memory[1:]) <= GROWTH * memory[0] and status == 0
+    course = " ".join(f"{each:.0f}" for each in memory)
+    print(f"{suite}: {taken} steps, {taken / seconds:.0f} a second, {seed} episodes, MiB {course}, exit {status}")
+    return flat
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or list(TASKS)
+    sys.exit(0 if all([soak(suite) for suite in wanted]) else 1)
