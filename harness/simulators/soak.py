@@ -17,7 +17,7 @@ GROWTH = 1.05
 
 def soak(suite: str) -> bool:
     """Runs one suite; True where its memory stayed flat."""
-    client = Client()
+    client = Client(limit=7200.0)
     slots = range(len(TASKS[suite]))
     for slot, task in zip(slots, TASKS[suite]):
         client.open(slot, suite, task, render(suite, side=256))

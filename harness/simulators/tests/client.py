@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Optional
 
@@ -31,19 +32,23 @@ class Fault(Exception):
 
 
 class Client:
-    """A worker of its own; `before` is Python run in it before it starts to serve."""
+    """A worker of its own, killed after `limit` seconds; `before` is Python run in it at its start."""
 
-    def __init__(self, before: str = "", errors=subprocess.DEVNULL):
+    def __init__(self, before: str = "", limit: float = 300.0):
         program = f"{before}\nimport sys\nfrom pixio_simulators.__main__ import main\nsys.exit(main())"
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=subprocess.DEVNULL,
             env=environment,
         )
         self.specs: dict[int, dict] = {}
+        # A pipe out of step would leave both sides waiting.
+        self.watch = threading.Timer(limit, self.process.kill)
+        self.watch.daemon = True
+        self.watch.start()
 
     def send(self, text: bytes, payload: bytes = b"") -> None:
         self.process.stdin.write(struct.pack("<I", len(text)) + text + payload)
@@ -111,6 +116,7 @@ class Client:
 
     def end(self) -> int:
         """Ends the worker's input and gives its exit status."""
+        self.watch.cancel()
         self.process.stdin.close()
         try:
             return self.process.wait(timeout=60)

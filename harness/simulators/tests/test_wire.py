@@ -15,7 +15,8 @@ OPEN = {"do": "open", "slot": 0, "suite": "dmc", "task": "reacher_easy", "render
 
 class TestWire(unittest.TestCase):
     def start(self, before: str = "") -> Client:
-        client = Client(before)
+        client = Client(before, limit=120.0)
+        self.addCleanup(client.watch.cancel)
         self.addCleanup(client.process.kill)
         return client
 
