@@ -69,7 +69,7 @@ impl Probe {
             head,
             objective,
             groups: training.groups,
-            optimiser: AdamW::new(training),
+            optimiser: AdamW::new(training.betas, training.eps, training.weight_decay),
             schedule: Schedule::of(training, steps),
             step: 0,
             samples: None,
@@ -285,7 +285,7 @@ impl Backward {
 }
 
 /// L2 norm over all gradients; squares are summed in f32 by parameter and in f64 over them.
-fn gradient_norm(gradients: &[Option<Tensor>]) -> candle_core::Result<f64> {
+pub(crate) fn gradient_norm(gradients: &[Option<Tensor>]) -> candle_core::Result<f64> {
     let sums: Vec<Tensor> = gradients
         .iter()
         .flatten()
