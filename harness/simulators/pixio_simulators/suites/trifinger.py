@@ -144,7 +144,11 @@ class World:
 
 
 class TriFinger(Environment):
-    """One task; in `reach_cube` the cube is fixed and the first finger alone moves."""
+    """One task; in `reach_cube` the cube is fixed and the first finger alone moves.
+
+    Images come from the physics engine's software renderer, which knows shadows but neither
+    reflections nor multisampling.
+    """
 
     def __init__(self, task: str, render: Render):
         if render.side != SIDE:
