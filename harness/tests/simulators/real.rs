@@ -58,3 +58,36 @@ fn a_sample_of_metaworld_runs_from_nothing_to_the_table() {
     // Two runs in real simulators are the same, byte for byte.
     assert_eq!(run("one"), run("two"));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_killed_run_leaves_no_worker() {
+    use std::time::{Duration, Instant};
+
+    let Some(python) = interpreter() else { return };
+    let world = World::new();
+    let args = ["demos", "make", "metaworld/hammer", "--count", "2", "--data", "metaworld=demos"];
+    let mut command = world.command(&args);
+    let mut child = command.env("PIXIO_EVAL_SIMULATORS", python).spawn().unwrap();
+    let of = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = || -> Vec<String> {
+        let text = std::fs::read_to_string(&of).unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    };
+    // The first process asks for versions and ends; then come the workers.
+    let began = Instant::now();
+    while !world.path("demos/hammer").is_dir() {
+        assert!(began.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let workers = children();
+    assert!(!workers.is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    while workers.iter().any(|id| std::path::Path::new(&format!("/proc/{id}")).exists()) {
+        assert!(began.elapsed() < Duration::from_secs(10), "workers are left: {workers:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!world.path("demos/hammer/demos.json").exists());
+}

@@ -139,16 +139,16 @@ fn open_with<'a>(
     }
     let Some(first) = lessons.first() else {
         let tasks = missing.join(", ");
-        return Err(unfit(format!("none of {tasks}; `pixio-eval demos make` makes some")));
+        return Err(unfit(format!("none of {tasks}")));
     };
     if lessons.len() < wanted {
         let tasks: Vec<&str> = lessons.iter().map(|lesson| lesson.task.name.as_str()).collect();
         departures.push_str(&format!("+tasks={}", tasks.join(",")));
         host.reporter.warn(format!("{name}: no demonstrations of {}", missing.join(", ")));
     }
-    let origins: Vec<Origin> = lessons.iter().map(|l| l.demonstrations.origin()).collect();
-    let made = matches!(origins[0], Origin::Made(_));
-    if origins.iter().any(|origin| matches!(origin, Origin::Made(_)) != made) {
+    let is_made = |l: &Lesson| matches!(l.demonstrations.origin(), Origin::Made(_));
+    let made = is_made(first);
+    if lessons.iter().any(|lesson| is_made(lesson) != made) {
         return Err(unfit("some are published and some generated; expected one kind".to_owned()));
     }
     let render = first.demonstrations.render(suite);
@@ -156,25 +156,7 @@ fn open_with<'a>(
         let name = &other.task.name;
         return Err(unfit(format!("images of {name} were made in another way than the others'")));
     }
-    let mut notes = Vec::new();
-    let versions = simulators.versions();
-    for (lesson, origin) in lessons.iter().zip(&origins) {
-        let name = &lesson.task.name;
-        match origin {
-            Origin::Published => notes.push(format!(
-                "{name}: published demonstrations in today's simulators, which are not the original ones"
-            )),
-            Origin::Made(by) => {
-                notes.push(format!(
-                    "{name}: generated demonstrations ({}, mean score {:.1}), not the published ones",
-                    by.generator, by.mean_score
-                ));
-                if by.versions != versions {
-                    notes.push(format!("{name}: the demonstrations are of other versions of the simulators"));
-                }
-            }
-        }
-    }
+    let notes = notes(&lessons, &simulators.versions());
     let base = match (request.protocol.as_str(), made) {
         (SAMPLE, _) => SAMPLE.to_owned(),
         (LITE, true) => format!("{LITE}+made"),
@@ -194,6 +176,31 @@ fn open_with<'a>(
         record,
         notes,
     })
+}
+
+/// What made the demonstrations, where they are not the published ones.
+fn notes(lessons: &[Lesson], versions: &[String]) -> Vec<String> {
+    let mut made: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut others = Vec::new();
+    for lesson in lessons {
+        let Origin::Made(by) = lesson.demonstrations.origin() else { continue };
+        let name = &lesson.task.name;
+        let generated = format!("{name} (mean score {:.1})", by.mean_score);
+        made.entry(by.generator).or_default().push(generated);
+        if by.versions != versions {
+            others.push(name.clone());
+        }
+    }
+    let mut notes: Vec<String> = made
+        .into_iter()
+        .map(|(generator, tasks)| format!("demonstrations by {generator}: {}", tasks.join(", ")))
+        .collect();
+    if !others.is_empty() {
+        let tasks = others.join(", ");
+        notes
+            .push(format!("made with other versions of the simulators than the rollouts: {tasks}"));
+    }
+    notes
 }
 
 fn record(name: &str, root: &Path, lessons: &[Lesson], sample: bool) -> DataRecord {
