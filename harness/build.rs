@@ -1,6 +1,8 @@
-//! Records the git commit this program is built from, for every result it writes.
+//! Records the git commit this program is built from, for every result it writes, and takes in the
+//! source of the simulators' workers.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
@@ -27,4 +29,37 @@ fn main() {
         println!("cargo:rerun-if-changed={sources}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    simulators();
+}
+
+/// Writes `FILES`, the path and text of every file of the workers' package.
+fn simulators() {
+    let root = Path::new("simulators");
+    let mut files = Vec::new();
+    python_files(&root.join("pixio_simulators"), &mut files);
+    files.sort();
+    let mut list = String::from("static FILES: &[(&str, &str)] = &[\n");
+    for file in &files {
+        let (Ok(name), Ok(path)) = (file.strip_prefix(root), fs::canonicalize(file)) else {
+            panic!("{} cannot be found", file.display());
+        };
+        list += &format!("    ({name:?}, include_str!({path:?})),\n");
+    }
+    list += "];\n";
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    if let Err(error) = fs::write(out.join("simulators.rs"), list) {
+        panic!("cannot write the list of the simulators' files: {error}");
+    }
+    println!("cargo:rerun-if-changed=simulators");
+}
+
+fn python_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            python_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "py") {
+            files.push(path);
+        }
+    }
 }

@@ -211,6 +211,9 @@ pub struct Outcome {
     /// What a reader of the numbers must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What else was counted: `rollout-steps`, `simulator-restarts`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// One epoch of a trained head.

@@ -16,6 +16,7 @@ pub mod families;
 mod mae;
 mod names;
 mod pixels;
+mod state;
 pub mod pixio;
 mod pooling;
 mod position;

@@ -7,7 +7,9 @@ use super::args::DoctorArgs;
 use super::{CliError, EXIT_DONE, print, print_json};
 use crate::device;
 use crate::locate;
+use crate::progress::Reporter;
 use crate::run::CELLS;
+use crate::simulators::{Simulators, SimulatorError};
 
 #[derive(Serialize)]
 struct Check {
@@ -17,7 +19,7 @@ struct Check {
 }
 
 /// Says what is here; nothing it finds is an error of its own, so that it always ends with 0.
-pub(super) fn doctor(args: &DoctorArgs) -> Result<u8, CliError> {
+pub(super) fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let mut checks = vec![
         Check {
             name: "version",
@@ -29,6 +31,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<u8, CliError> {
         folder("cache", &locate::cache()),
         hub_cache(),
         token(),
+        simulators(reporter),
     ];
     let mut names: Vec<&str> = CELLS.iter().map(|(dataset, _)| *dataset).collect();
     names.dedup();
@@ -81,6 +84,22 @@ fn gpu() -> Check {
     }
     match device::open(device::DeviceChoice::Cuda(0)) {
         Ok(device) => Check { name, ok: true, found: device::name(&device) },
+        Err(error) => Check { name, ok: false, found: error.to_string() },
+    }
+}
+
+/// Whether the simulators answer; `simulators check` renders with each.
+fn simulators(reporter: &Reporter) -> Check {
+    let name = "simulators";
+    match Simulators::find(&locate::cache(), reporter) {
+        Ok(found) => {
+            let found = format!("{}, rendering with {}", found.versions().join(", "), found.gl());
+            Check { name, ok: true, found }
+        }
+        Err(SimulatorError::NotInstalled { .. }) => {
+            let found = "not installed (`pixio-eval simulators install`)".to_owned();
+            Check { name, ok: false, found }
+        }
         Err(error) => Check { name, ok: false, found: error.to_string() },
     }
 }

@@ -7,6 +7,7 @@ use crate::lists::ListError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
+use crate::simulators::SimulatorError;
 use crate::run::{CheckpointError, RunError};
 use crate::weights::WeightsError;
 
@@ -145,6 +146,7 @@ impl CliError {
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
                 }
+                RunError::Simulator(error) => simulator_hints(error),
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
@@ -169,6 +171,20 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn simulator_hints(error: &SimulatorError) -> Vec<String> {
+    let hint = match error {
+        SimulatorError::NotInstalled { .. } => {
+            "`pixio-eval simulators install` makes a Python environment with them"
+        }
+        SimulatorError::Install { .. } => {
+            "nothing half made is left; --python PATH chooses another Python (3.10 to 3.13)"
+        }
+        SimulatorError::Hung { .. } => "PIXIO_EVAL_SIMULATOR_TIMEOUT=SECONDS gives it longer",
+        _ => "`pixio-eval simulators check` tries each of them",
+    };
+    vec![hint.to_owned()]
 }
 
 fn worker_hints(error: &WorkerError) -> Vec<String> {
@@ -331,6 +347,8 @@ macro_rules! through_run {
 }
 
 through_run!(
+    SimulatorError,
+    tasks::robot::DemoError,
     ResolveError,
     WeightsError,
     DeviceError,

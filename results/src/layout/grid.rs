@@ -316,6 +316,7 @@ fn blocks(plan: &RunPlan) -> Vec<usize> {
     match &plan.protocol.stages {
         Stages::Knn(knn) => vec![knn.feature.block + 1],
         Stages::Dense(dense) => dense.feature.blocks.iter().map(|block| block + 1).collect(),
+        Stages::Policy(policy) => vec![policy.feature.block + 1],
     }
 }
 
@@ -357,7 +358,6 @@ fn index_of(notes: &mut Vec<String>, note: String) -> usize {
 
 /// Marks the best and the second of a column by the digits shown.
 fn rank<'a>(rows: impl Iterator<Item = &'a mut Row>, at: usize, column: &LayoutColumn) {
-    // CortexBench's score is the one metric without a descriptor yet; more of it is better.
     let up = describe(column.described()).is_none_or(|metric| metric.direction == Direction::Up);
     let mut cells: Vec<(f64, &mut Cell)> = rows
         .filter_map(|row| row.cells.get_mut(at)?.as_mut())

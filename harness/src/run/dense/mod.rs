@@ -224,6 +224,7 @@ pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
         encoding: Duration::from_secs_f64(spent.encode),
         skipped: Vec::new(),
         warnings: data.notes.iter().cloned().chain(changes).chain(left_out).collect(),
+        counts: BTreeMap::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schema::{Direction, SampleRows, SegmentationRow};
+use schema::{Direction, EpisodeRow, SampleRows, SegmentationRow, Selection};
 
 use super::{Group, best_first, direction, groups, names, nothing, over_seeds, words};
 use crate::plot::axis::{Scale, plain};
@@ -11,6 +11,7 @@ use crate::plot::matrix::Matrix;
 use crate::plot::xy::Xy;
 use crate::plot::{Kind, PlotError, PlotOptions, Run};
 use crate::read_rows;
+use crate::statistics::selected;
 use crate::store::PREDICTIONS;
 use crate::text::shown_value;
 
@@ -290,6 +291,20 @@ fn per_image(rows: &SampleRows, metric: &str) -> Option<BTreeMap<String, f64>> {
             };
             Some(rows.iter().map(|row| (row.path.clone(), value(row))).collect())
         }
+        // Episodes, of the last evaluation as images are of the last epoch.
+        SampleRows::Policy(rows) => {
+            let task = match metric.split_once('/') {
+                None if metric == "score" => None,
+                Some(("score", task)) => Some(task),
+                _ => return None,
+            };
+            let rows = selected(rows, Selection::Last).into_iter();
+            let rows = rows.filter(|row| task.is_none_or(|task| row.task == task));
+            let episode = |row: &EpisodeRow| {
+                (format!("{}/{}/{}", row.task, row.seed, row.episode), row.score)
+            };
+            Some(rows.map(episode).collect()).filter(|found: &BTreeMap<_, _>| !found.is_empty())
+        }
     }
 }
 
@@ -308,7 +323,7 @@ fn mean_iou(row: &SegmentationRow) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{depth_rows, prediction_rows, segmentation_rows};
+    use crate::fixtures::{depth_rows, episode_rows, prediction_rows, segmentation_rows};
 
     #[test]
     fn metrics_image_by_image() {
@@ -325,6 +340,15 @@ mod tests {
         let miou = per_image(&rows, "miou").unwrap();
         assert!((miou["validation/00000001.jpg"] - 100.0 / 15.0 / 2.0).abs() < 1e-9);
         assert_eq!(per_image(&rows, "iou/wall"), None);
+        let rows = SampleRows::Policy(episode_rows(5));
+        let score = per_image(&rows, "score").unwrap();
+        // Of the last evaluation: episodes 0 to 4 of two tasks and seeds.
+        assert_eq!(
+            (score.len(), score["assembly/200/1"], score["assembly/200/0"]),
+            (20, 100.0, 0.0)
+        );
+        assert_eq!(per_image(&rows, "score/assembly").unwrap().len(), 10);
+        assert_eq!(per_image(&rows, "score/pen"), None);
     }
 
     #[test]

@@ -1,0 +1,314 @@
+//! Robot learning (CortexBench, arXiv 2303.18240): policies cloned from demonstrations on kept vectors
+//! of their frames, then rolled out in the simulators.
+//!
+//! All tasks and seeds of a suite are trained side by side, evaluation by evaluation: every policy is
+//! trained up to its next evaluation, then the rollouts of all of them share the encoder's batches.
+
+mod data;
+mod inputs;
+mod plan;
+mod progress;
+mod rollout;
+mod score;
+mod train;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use results::RunDir;
+use schema::{PolicyProtocol, PolicyTask, RunPlan, SampleRows, Source, Stages};
+
+use super::RunError;
+use super::dense;
+use super::embed::{self, Embedder};
+use super::extract::{Extraction, Images};
+use super::session::{Host, Lazy, Measured, label};
+use crate::cache::{Bank, BankKey};
+use crate::device;
+use crate::simulators::{Environment, Pool};
+use data::{Frames, Lesson as Demonstrated};
+use inputs::Inputs;
+pub(super) use plan::{Opened, open, plan};
+pub(super) use progress::clear;
+use progress::Progress;
+use rollout::{Job, Made, Stage};
+use train::{Lesson, Probe};
+
+/// Trains, rolls out, scores.
+pub(super) fn run(
+    host: &Host<'_>,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    data: &Opened<'_>,
+    dir: &RunDir,
+) -> Result<Measured, RunError> {
+    let Stages::Policy(protocol) = &plan.protocol.stages else {
+        return Err(RunError::Stream("another protocol on demonstrations".to_owned()));
+    };
+    let _held = dense::lock(dir.folder())?;
+    let embedder = Embedder {
+        device: &host.device,
+        image: &protocol.image,
+        feature: &protocol.feature,
+        width: embed::width(protocol.feature.tokens, &lazy.resolved.dimensions()),
+        normalise: false,
+    };
+    let run = Run { host, lazy, plan, protocol, data, embedder: &embedder, dir };
+    run.whole()
+}
+
+/// One run under way.
+struct Run<'a> {
+    host: &'a Host<'a>,
+    lazy: &'a Lazy<'a>,
+    plan: &'a RunPlan,
+    protocol: &'a PolicyProtocol,
+    data: &'a Opened<'a>,
+    embedder: &'a Embedder<'a>,
+    dir: &'a RunDir,
+}
+
+/// Vectors of a task's demonstrations.
+struct Prepared {
+    inputs: Inputs,
+    /// Vectors of the goals of the episodes of an evaluation; empty where policies see none.
+    goals: Vec<Vec<f32>>,
+}
+
+impl Run<'_> {
+    fn whole(&self) -> Result<Measured, RunError> {
+        let began = Instant::now();
+        let mut encoded = 0;
+        let mut prepared = Vec::new();
+        for lesson in &self.data.lessons {
+            let (one, images) = self.prepare(lesson)?;
+            prepared.push(one);
+            encoded += images;
+        }
+        let extraction = began.elapsed();
+
+        let lessons: Vec<Lesson<'_>> = prepared.iter().enumerate().map(|(at, p)| self.lesson(at, p)).collect();
+        let mut probes = Vec::new();
+        for (task, lesson) in lessons.iter().enumerate() {
+            for &seed in &self.protocol.seeds {
+                let policy = lesson.policy(seed)?;
+                probes.push(Probe { task, seed, policy, epoch: 0, losses: Vec::new() });
+            }
+        }
+        let names: Vec<String> = probes.iter().map(|probe| self.name(probe)).collect();
+        let key = self.plan.key();
+        let at = |probe: &Probe, evaluation: usize| self.epochs(probe.task, evaluation);
+        let loaded = Progress::load(self.dir.folder(), &key, &mut probes, &names, at)?;
+        if let Some(progress) = &loaded {
+            let done = progress.rows.len();
+            self.host.reporter.say(format!(
+                "{}: goes on in evaluation {} with {done} rollouts made",
+                label(self.plan),
+                progress.evaluation + 1,
+            ));
+        }
+        let mut progress =
+            loaded.unwrap_or_else(|| Progress { key: Some(key), ..Progress::default() });
+        let pictured = self.evaluate(&lessons, &prepared, &mut probes, &names, &mut progress)?;
+        self.pictures(&pictured);
+        self.keep_last(&probes, &names)?;
+
+        let curve = score::curve(self.protocol, &progress);
+        let metrics = score::metrics(self.protocol, &progress.rows);
+        let mut seconds = progress.seconds.clone();
+        seconds.insert("extract".to_owned(), extraction.as_secs_f64());
+        let counts = [
+            ("rollout-steps", progress.steps),
+            ("rollout-images", progress.images),
+            ("simulator-restarts", progress.restarts),
+        ];
+        let encoding = match encoded {
+            0 => Duration::ZERO,
+            _ => extraction,
+        };
+        Ok(Measured {
+            metrics,
+            curve,
+            rows: SampleRows::Policy(progress.rows),
+            seconds,
+            encoded,
+            encoding,
+            skipped: Vec::new(),
+            warnings: self.data.notes(progress.restarts),
+            counts: counts.map(|(name, count)| (name.to_owned(), count)).into(),
+        })
+    }
+
+    /// Trains and rolls out, evaluation after evaluation; what was to be pictured of the last one.
+    fn evaluate(
+        &self,
+        lessons: &[Lesson<'_>],
+        prepared: &[Prepared],
+        probes: &mut [Probe],
+        names: &[String],
+        progress: &mut Progress,
+    ) -> Result<Vec<Made>, RunError> {
+        let tasks = &self.protocol.tasks;
+        let evaluations = tasks.iter().map(|task| task.evaluations.len()).max().unwrap_or(0);
+        let rollouts = |task: &PolicyTask| task.evaluations.len() * task.episodes;
+        let total = tasks.iter().map(rollouts).sum::<usize>() * self.protocol.seeds.len();
+        let bar = self.host.reporter.items("rollouts", total as u64, "episodes");
+        bar.set(progress.rows.len() as u64);
+        let lanes = if self.host.device.is_cpu() { 1 } else { 2 };
+        let mut pool: Option<Pool<'_>> = None;
+        let mut pictured = Vec::new();
+        // After a checkpoint its policies are trained already.
+        let mut trained = progress.policies.is_some();
+        while progress.evaluation < evaluations {
+            if !std::mem::take(&mut trained) {
+                let began = Instant::now();
+                let losses = self.train(lessons, probes, names, progress.evaluation)?;
+                progress.losses.push(losses);
+                progress.add("train", began.elapsed().as_secs_f64());
+                progress.keep_policies(self.dir.folder(), probes, names)?;
+            }
+            for (task, one) in prepared.iter().enumerate() {
+                let batches = self.batches(task, probes, progress);
+                if batches.is_empty() {
+                    continue;
+                }
+                let pool = match &mut pool {
+                    Some(pool) => pool,
+                    None => pool.insert(self.pool(lanes)?),
+                };
+                let stage = self.stage(task, one)?;
+                stage.run(pool, lanes, probes, &batches, &mut |made, took| {
+                    for made in made {
+                        progress.rows.push(made.row.clone());
+                        pictured.extend((!made.frames.is_empty()).then_some(made));
+                    }
+                    took.seconds.iter().for_each(|(name, seconds)| progress.add(name, *seconds));
+                    progress.images += took.images;
+                    progress.steps += took.steps;
+                    progress.restarts += took.restarts;
+                    bar.set(progress.rows.len() as u64);
+                    progress.keep(self.dir.folder())
+                })?;
+            }
+            progress.evaluation += 1;
+        }
+        Ok(pictured)
+    }
+
+    fn pool(&self, lanes: usize) -> Result<Pool<'_>, RunError> {
+        let slots = lanes * self.protocol.rollout.together;
+        let workers = self.host.workers();
+        Ok(Pool::start(&self.data.simulators, workers, slots, self.sees_images())?)
+    }
+
+    fn sees_images(&self) -> bool {
+        self.protocol.observation.source == Source::Images
+    }
+
+    fn stage<'s>(&'s self, task: usize, prepared: &'s Prepared) -> Result<Stage<'s>, RunError> {
+        let backbone = match self.sees_images() {
+            true => Some(self.lazy.get(self.host)?),
+            false => None,
+        };
+        Ok(Stage {
+            environment: Environment {
+                suite: self.plan.task.dataset.clone(),
+                task: self.protocol.tasks[task].name.clone(),
+                render: self.protocol.simulator.render,
+                repeat: self.data.lessons[task].repeat(),
+            },
+            task: &self.protocol.tasks[task],
+            observation: &self.protocol.observation,
+            embedder: self.embedder,
+            backbone,
+            together: self.protocol.rollout.together,
+            goals: &prepared.goals,
+            largest_action: self.data.lessons[task].largest_action(&prepared.inputs),
+            device: &self.host.device,
+        })
+    }
+
+    /// Trains every policy that has this evaluation up to it; the mean loss of the epochs since the one
+    /// before, by policy.
+    fn train(
+        &self,
+        lessons: &[Lesson<'_>],
+        probes: &mut [Probe],
+        names: &[String],
+        evaluation: usize,
+    ) -> Result<BTreeMap<String, f64>, RunError> {
+        let mut losses = BTreeMap::new();
+        let bar = self.host.reporter.items("training policies", probes.len() as u64, "policies");
+        for (at, (probe, name)) in probes.iter_mut().zip(names).enumerate() {
+            let epochs = self.epochs(probe.task, evaluation);
+            lessons[probe.task].train(probe, epochs)?;
+            let epochs = std::mem::take(&mut probe.losses);
+            if !epochs.is_empty() {
+                losses.insert(name.clone(), epochs.iter().sum::<f64>() / epochs.len() as f64);
+            }
+            bar.set(at as u64 + 1);
+        }
+        Ok(losses)
+    }
+
+    /// Epochs trained at an evaluation; those of the last one for a task that has fewer.
+    fn epochs(&self, task: usize, evaluation: usize) -> usize {
+        let evaluations = &self.protocol.tasks[task].evaluations;
+        evaluations.get(evaluation).or(evaluations.last()).copied().unwrap_or(0)
+    }
+
+    /// The batches of a task's rollouts at the evaluation under way that are not made yet. They are made
+    /// and kept as a whole.
+    fn batches(&self, task: usize, probes: &[Probe], progress: &Progress) -> Vec<Vec<Job>> {
+        let PolicyTask { name, evaluations, episodes, .. } = &self.protocol.tasks[task];
+        let Some(&epoch) = evaluations.get(progress.evaluation) else { return Vec::new() };
+        let last = progress.evaluation + 1 == evaluations.len();
+        let starts = &self.data.lessons[task].starts;
+        let mut jobs = Vec::new();
+        for (probe, _) in probes.iter().enumerate().filter(|(_, probe)| probe.task == task) {
+            for episode in 0..*episodes {
+                let pictured = last
+                    && self.sees_images()
+                    && probes[probe].seed == self.protocol.seeds[0]
+                    && episode < self.host.request.pictures;
+                let start = starts.get(episode).cloned().unwrap_or_default();
+                jobs.push(Job { probe, episode, start, goal: episode, pictured });
+            }
+        }
+        let made = |job: &Job| {
+            progress.rows.iter().any(|row| {
+                (row.task.as_str(), row.seed, row.epoch as usize, row.episode as usize)
+                    == (name, probes[job.probe].seed, epoch, job.episode)
+            })
+        };
+        let together = self.protocol.rollout.together.max(1);
+        let batches = jobs.chunks(together).filter(|batch| !batch.iter().all(made));
+        batches.map(<[Job]>::to_vec).collect()
+    }
+
+    fn name(&self, probe: &Probe) -> String {
+        format!("{}/{}", self.protocol.tasks[probe.task].name, probe.seed)
+    }
+
+    fn lesson<'s>(&'s self, task: usize, prepared: &'s Prepared) -> Lesson<'s> {
+        Lesson {
+            suite: &self.plan.task.dataset,
+            task: &self.protocol.tasks[task],
+            stage: &self.protocol.observation,
+            training: &self.protocol.training,
+            inputs: &prepared.inputs,
+            device: &self.host.device,
+        }
+    }
+
+    /// The last epoch's policies, for whoever wants to act with them.
+    fn keep_last(&self, probes: &[Probe], names: &[String]) -> Result<(), RunError> {
+        let mut all = BTreeMap::new();
+        for (probe, name) in probes.iter().zip(names) {
+            for (key, tensor) in probe.policy.tensors()? {
+                all.insert(format!("{name}/{key}"), tensor);
+            }
+        }
+        Ok(dense::write_head(&self.dir.folder().join("policies.safetensors"), &all)?)
+    }
+}

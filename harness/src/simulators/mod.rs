@@ -1,0 +1,104 @@
+//! Robot simulators: Python workers behind pipes, with an environment of their own.
+//!
+//! The workers' source is in `harness/simulators`; it is part of this program and written out when it
+//! is needed. [`Pool`] spreads environments over workers and replaces those that fail.
+
+mod error;
+mod install;
+mod pool;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+pub use error::SimulatorError;
+pub use pool::{Ask, Environment, Observed, Pool, Space, Spent};
+
+use crate::progress::Reporter;
+use worker::{Worker, unusable};
+
+/// Version of the way workers are talked to.
+const PROTOCOL: u32 = 1;
+/// How long starting Python may take.
+const HELLO: Duration = Duration::from_secs(120);
+
+/// An installation that answers.
+pub struct Simulators<'a> {
+    python: PathBuf,
+    package: PathBuf,
+    versions: BTreeMap<String, String>,
+    gl: String,
+    reporter: &'a Reporter,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    protocol: u32,
+    versions: BTreeMap<String, String>,
+    #[serde(default)]
+    gl: String,
+}
+
+impl<'a> Simulators<'a> {
+    /// Finds the installation and asks it for its versions.
+    ///
+    /// # Errors
+    /// [`SimulatorError::NotInstalled`], and whatever keeps a worker from starting.
+    pub fn find(cache: &Path, reporter: &'a Reporter) -> Result<Self, SimulatorError> {
+        let python = install::interpreter(cache);
+        let own = std::env::var_os("PIXIO_EVAL_SIMULATORS").is_some_and(|path| !path.is_empty());
+        if !own && !install::is_whole(cache) {
+            return Err(SimulatorError::NotInstalled { python });
+        }
+        let package = install::package(cache)?;
+        let (versions, gl) = (BTreeMap::new(), String::new());
+        let mut found = Self { python, package, versions, gl, reporter };
+        let (_, hello) = found.start()?;
+        found.versions = hello.versions;
+        found.gl = hello.gl;
+        Ok(found)
+    }
+
+    /// Makes the environment.
+    ///
+    /// # Errors
+    /// What Python or pip answered; nothing half made is left.
+    pub fn install(cache: &Path, python: &str, reporter: &Reporter) -> Result<PathBuf, SimulatorError> {
+        install::install(cache, python, reporter)
+    }
+
+    /// Libraries that decide physics and images, as `name version`, sorted.
+    pub fn versions(&self) -> Vec<String> {
+        self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect()
+    }
+
+    /// What renders: `egl`, `osmesa`, ...
+    pub fn gl(&self) -> &str {
+        &self.gl
+    }
+
+    fn worker(&self) -> Result<Worker, SimulatorError> {
+        Ok(self.start()?.0)
+    }
+
+    fn start(&self) -> Result<(Worker, Hello), SimulatorError> {
+        const DOING: &str = "starting";
+        let mut worker = Worker::start(&self.python, &self.package)?;
+        let (value, _) = worker.ask(DOING, &json!({ "do": "hello" }), HELLO)?;
+        let hello: Hello =
+            serde_json::from_value(value).map_err(|error| unusable(DOING, error.to_string()))?;
+        if hello.protocol != PROTOCOL {
+            let found = hello.protocol;
+            return Err(unusable(DOING, format!("protocol {found}; expected {PROTOCOL}")));
+        }
+        Ok((worker, hello))
+    }
+
+    fn note(&self, what: &str) {
+        self.reporter.warn(what);
+    }
+}
