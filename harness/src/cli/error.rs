@@ -7,8 +7,8 @@ use crate::lists::ListError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
-use crate::simulators::SimulatorError;
 use crate::run::{CheckpointError, RunError};
+use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
 use super::{EXIT_FAILED, EXIT_USAGE};

@@ -257,7 +257,7 @@ impl Host<'_> {
                 ));
                 Ok(None)
             }
-            opened => opened,
+            opened => opened.map(Some),
         }
     }
 

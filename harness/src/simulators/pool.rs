@@ -96,7 +96,7 @@ pub struct Spent {
 
 /// Environments in numbered slots, slot `s` on worker `s % workers`.
 pub struct Pool<'a> {
-    simulators: &'a Simulators,
+    simulators: &'a Simulators<'a>,
     workers: Vec<Worker>,
     /// Requests of each worker that are not answered yet, oldest first.
     pending: Vec<VecDeque<Request>>,
@@ -152,7 +152,7 @@ impl<'a> Pool<'a> {
     /// # Errors
     /// If one does not start.
     pub fn start(
-        simulators: &'a Simulators,
+        simulators: &'a Simulators<'a>,
         workers: usize,
         slots: usize,
         images: bool,
@@ -191,17 +191,21 @@ impl<'a> Pool<'a> {
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
-    pub fn open(&mut self, slots: &[usize], environment: &Environment) -> Result<Space, SimulatorError> {
+    pub fn open(
+        &mut self,
+        slots: &[usize],
+        environment: &Environment,
+    ) -> Result<Space, SimulatorError> {
         let mut found = None;
-        let same = |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.environment == *environment);
+        let same =
+            |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.environment == *environment);
         let missing: Vec<usize> =
             slots.iter().copied().filter(|&slot| !same(&self.slots[slot])).collect();
-        for at in 0..self.workers.len() {
-            for &slot in missing.iter().filter(|&&slot| slot % self.workers.len() == at) {
-                let space = self.again(at, |pool| pool.open_one(slot, environment))?;
-                let (environment, began) = (environment.clone(), None);
-                self.slots[slot] = Some(Slot { environment, space, began, actions: Vec::new() });
-            }
+        for slot in missing {
+            let at = slot % self.workers.len();
+            let space = self.again(at, |pool| pool.open_one(slot, environment))?;
+            let (environment, began) = (environment.clone(), None);
+            self.slots[slot] = Some(Slot { environment, space, began, actions: Vec::new() });
         }
         for &slot in slots {
             found = found.or_else(|| self.slots[slot].as_ref().map(|slot| slot.space.clone()));
@@ -229,7 +233,10 @@ impl<'a> Pool<'a> {
         }
         if space.image != [render.side, render.side, 3] {
             let (found, side) = (space.image, render.side);
-            return Err(unusable(&doing, format!("images {found:?}; expected {side} x {side} x 3")));
+            return Err(unusable(
+                &doing,
+                format!("images {found:?}; expected {side} x {side} x 3"),
+            ));
         }
         Ok(space)
     }
@@ -292,7 +299,10 @@ impl<'a> Pool<'a> {
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
-    pub fn step(&mut self, items: Vec<(usize, Ask)>) -> Result<Vec<(usize, Observed)>, SimulatorError> {
+    pub fn step(
+        &mut self,
+        items: Vec<(usize, Ask)>,
+    ) -> Result<Vec<(usize, Observed)>, SimulatorError> {
         self.begin(items)?;
         self.finish()
     }
@@ -315,7 +325,10 @@ impl<'a> Pool<'a> {
                 let expected = self.slots[slot].as_ref().map_or(0, |slot| slot.space.actions);
                 match numbers(&payload, expected) {
                     Some(action) if payload.len() == 8 * expected => Ok(action),
-                    _ => Err(unusable(DOING, format!("{} bytes of {expected} numbers", payload.len()))),
+                    _ => Err(unusable(
+                        DOING,
+                        format!("{} bytes of {expected} numbers", payload.len()),
+                    )),
                 }
             })
             .collect()
@@ -335,9 +348,8 @@ impl<'a> Pool<'a> {
         let (mut payload, mut steps, mut resets) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, ask) in &request.items {
             match ask {
-                Ask::Reset { seed, start } => resets.push(
-                    json!({ "slot": slot, "seed": seed, "start": start, "render": images }),
-                ),
+                Ask::Reset { seed, start } => resets
+                    .push(json!({ "slot": slot, "seed": seed, "start": start, "render": images })),
                 Ask::Step(action) => {
                     steps.push(json!({ "slot": slot, "render": images }));
                     payload.extend(action.iter().flat_map(|x| x.to_le_bytes()));
@@ -399,8 +411,8 @@ impl<'a> Pool<'a> {
             let state = numbers(&mine[numbers_at + 8 * slot.space.proprio..], slot.space.state)
                 .unwrap_or_default();
             let Step { reward, score, success, done } = *item;
-            let mut all_numbers = proprio.iter().chain(&state).chain([&reward, &score]);
-            if !all_numbers.all(|x| x.is_finite()) {
+            let finite = |values: &[f64]| values.iter().all(|x| x.is_finite());
+            if !(finite(&proprio) && finite(&state) && finite(&[reward, score])) {
                 return Err(wrong("a number that is not finite".to_owned()));
             }
             if !(0.0..=100.0).contains(&score) {

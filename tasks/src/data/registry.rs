@@ -63,6 +63,18 @@ pub enum Task {
     RobotLearning,
 }
 
+impl Task {
+    /// As it is written in datasets.toml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification => "classification",
+            Self::Depth => "depth",
+            Self::Segmentation => "segmentation",
+            Self::RobotLearning => "robot-learning",
+        }
+    }
+}
+
 /// How a data set's files are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

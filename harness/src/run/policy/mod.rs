@@ -21,7 +21,7 @@ use schema::{PolicyProtocol, PolicyTask, RunPlan, SampleRows, Source, Stages};
 use super::RunError;
 use super::dense;
 use super::embed::{self, Embedder};
-use super::extract::{Extraction, Images};
+use super::extract::Extraction;
 use super::session::{Host, Lazy, Measured, label};
 use crate::cache::{Bank, BankKey};
 use crate::device;
@@ -29,8 +29,8 @@ use crate::simulators::{Environment, Pool};
 use data::{Frames, Lesson as Demonstrated};
 use inputs::Inputs;
 pub(super) use plan::{Opened, open, plan};
-pub(super) use progress::clear;
 use progress::Progress;
+pub(super) use progress::clear;
 use rollout::{Job, Made, Stage};
 use train::{Lesson, Probe};
 
@@ -76,6 +76,44 @@ struct Prepared {
 }
 
 impl Run<'_> {
+    /// A task's samples; vectors that are not kept yet are made, and their number is told.
+    fn prepare(&self, lesson: &Demonstrated) -> Result<(Prepared, u64), RunError> {
+        let mut encoded = 0;
+        let vectors = if self.sees_images() {
+            let (plan, task) = (self.plan, &lesson.task.name);
+            let key = BankKey {
+                backbone: plan.backbone.identity.clone(),
+                image: self.protocol.image.clone(),
+                feature: self.protocol.feature.clone(),
+                data: lesson.demonstrations.fingerprint(),
+                part: Some((lesson.needed(), 0)),
+                device: device::kind(&self.host.device).to_owned(),
+                micro_batch: plan.micro_batch,
+                raw: true,
+            };
+            let (backbone, dtype) = (&plan.backbone.name, &self.protocol.feature.dtype);
+            let about =
+                format!("{}, {task}, features of demonstrations, {backbone}, {dtype}", plan.task);
+            let bank = Bank::open(&self.host.cache, &key, &about)?;
+            let extraction = Extraction {
+                embedder: self.embedder,
+                bank: &bank,
+                micro_batch: plan.micro_batch,
+                workers: self.host.workers(),
+                skip_bad_images: false,
+                reporter: self.host.reporter,
+            };
+            let frames = Frames::new(&lesson.demonstrations, lesson.needed());
+            let made = extraction.split("train", &frames, &mut || self.lazy.get(self.host))?;
+            encoded = made.encoded;
+            Some((made.features, self.embedder.width))
+        } else {
+            None
+        };
+        let (inputs, goals) = lesson.inputs(&self.protocol.observation, vectors)?;
+        Ok((Prepared { inputs, goals }, encoded))
+    }
+
     fn whole(&self) -> Result<Measured, RunError> {
         let began = Instant::now();
         let mut encoded = 0;
@@ -87,7 +125,8 @@ impl Run<'_> {
         }
         let extraction = began.elapsed();
 
-        let lessons: Vec<Lesson<'_>> = prepared.iter().enumerate().map(|(at, p)| self.lesson(at, p)).collect();
+        let lessons: Vec<Lesson<'_>> =
+            prepared.iter().enumerate().map(|(at, p)| self.lesson(at, p)).collect();
         let mut probes = Vec::new();
         for (task, lesson) in lessons.iter().enumerate() {
             for &seed in &self.protocol.seeds {
@@ -109,8 +148,7 @@ impl Run<'_> {
         }
         let mut progress =
             loaded.unwrap_or_else(|| Progress { key: Some(key), ..Progress::default() });
-        let pictured = self.evaluate(&lessons, &prepared, &mut probes, &names, &mut progress)?;
-        self.pictures(&pictured);
+        let _pictured = self.evaluate(&lessons, &prepared, &mut probes, &names, &mut progress)?;
         self.keep_last(&probes, &names)?;
 
         let curve = score::curve(self.protocol, &progress);

@@ -129,7 +129,8 @@ impl Stage<'_> {
         if slots.is_empty() {
             return Ok(());
         }
-        let mut count = Count { spent: pool.spent(), restarts: pool.restarts(), ..Count::default() };
+        let mut count =
+            Count { spent: pool.spent(), restarts: pool.restarts(), ..Count::default() };
         let mut told = count;
         let space = pool.open(&slots, &self.environment)?;
         let mut waiting = batches.iter();
@@ -247,8 +248,10 @@ impl Stage<'_> {
         space: &Space,
         count: &mut Count,
     ) -> Result<Vec<Vec<f32>>, RunError> {
-        let Some(backbone) = self.backbone.filter(|_| self.observation.source == Source::Images) else {
-            let state = |(_, seen): &(usize, Observed)| seen.state.iter().map(|&x| x as f32).collect();
+        let Some(backbone) = self.backbone.filter(|_| self.observation.source == Source::Images)
+        else {
+            let state =
+                |(_, seen): &(usize, Observed)| seen.state.iter().map(|&x| x as f32).collect();
             return Ok(acting.iter().map(state).collect());
         };
         let began = Instant::now();
@@ -268,7 +271,8 @@ impl Stage<'_> {
         let all = self.embedder.embed(backbone, pixels, self.together)?;
         count.images += acting.len() as u64;
         count.encode += began.elapsed().as_secs_f64();
-        let row = |at: usize| all[at * self.embedder.width..(at + 1) * self.embedder.width].to_vec();
+        let row =
+            |at: usize| all[at * self.embedder.width..(at + 1) * self.embedder.width].to_vec();
         Ok(acting.iter().map(|(at, _)| row(*at)).collect())
     }
 }
