@@ -85,6 +85,7 @@ pub fn outcome(first: f64) -> Outcome {
         metrics: metrics.collect(),
         seconds: BTreeMap::from([("total".to_owned(), 1.5)]),
         images_encoded: 100,
+        counts: BTreeMap::new(),
         images_per_second: Some(66.7),
         curve: Vec::new(),
         host: HostRecord {
@@ -308,8 +309,10 @@ pub fn policy_record(backbone: &str, suite: &str, score: f64) -> RunRecord {
     plan.data.fingerprint = schema::fingerprint(&suite);
     plan.data.splits = BTreeMap::new();
     plan.data.classes = 0;
-    plan.protocol =
-        Protocol { name: "cortexbench".to_owned(), stages: Stages::Policy(policy_protocol()) };
+    plan.protocol = Protocol {
+        name: format!("pixio+simulators={suite}-2"),
+        stages: Stages::Policy(policy_protocol()),
+    };
     plan.protocol_fingerprint = plan.protocol.fingerprint();
     let metrics = [(Selection::Last, 4.0), (Selection::BestEach, 0.0)];
     let metrics = metrics.into_iter().flat_map(|(selection, worse)| {

@@ -250,7 +250,11 @@ impl Host<'_> {
         folder: &Path,
     ) -> Result<Option<policy::Opened<'_>>, RunError> {
         let asked = self.request.required.iter().any(|name| name == suite);
-        match policy::open(self, suite, folder) {
+        let opened = match self.request.sample {
+            true => policy::open_sample(self, suite),
+            false => policy::open(self, suite, folder),
+        };
+        match opened {
             Err(RunError::Simulator(SimulatorError::NotInstalled { .. })) if !asked => {
                 self.reporter.say(format!(
                     "{suite}: skipped, the simulators are not installed: `pixio-eval simulators install`"

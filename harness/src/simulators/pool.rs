@@ -201,9 +201,26 @@ impl<'a> Pool<'a> {
             |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.environment == *environment);
         let missing: Vec<usize> =
             slots.iter().copied().filter(|&slot| !same(&self.slots[slot])).collect();
+        // All at once: making an environment takes a second.
+        let mut lost = vec![false; self.workers.len()];
+        for &slot in &missing {
+            let at = slot % self.workers.len();
+            lost[at] |= self.ask_open(slot, environment).is_err();
+        }
         for slot in missing {
             let at = slot % self.workers.len();
-            let space = self.again(at, |pool| pool.open_one(slot, environment))?;
+            let opened = match lost[at] {
+                false => self.opened(slot, environment),
+                true => self.again(at, |pool| pool.open_one(slot, environment)),
+            };
+            let space = match opened {
+                Err(error) if !lost[at] => {
+                    lost[at] = true;
+                    self.recover(at, error)?;
+                    self.again(at, |pool| pool.open_one(slot, environment))?
+                }
+                opened => opened?,
+            };
             let (environment, began) = (environment.clone(), None);
             self.slots[slot] = Some(Slot { environment, space, began, actions: Vec::new() });
         }
@@ -218,21 +235,32 @@ impl<'a> Pool<'a> {
         slot: usize,
         environment: &Environment,
     ) -> Result<Space, SimulatorError> {
+        self.ask_open(slot, environment)?;
+        self.opened(slot, environment)
+    }
+
+    fn ask_open(&mut self, slot: usize, environment: &Environment) -> Result<(), SimulatorError> {
         let Environment { suite, task, render, repeat } = environment;
         let request = json!({
             "do": "open", "slot": slot, "suite": suite, "task": task, "render": render,
             "repeat": repeat,
         });
-        let doing = format!("opening {suite}/{task}");
         let at = slot % self.workers.len();
-        let (value, _) = self.workers[at].ask(&doing, &request, patience(OPENING))?;
+        self.workers[at].send(&opening(environment), &request, &[])
+    }
+
+    fn opened(&mut self, slot: usize, environment: &Environment) -> Result<Space, SimulatorError> {
+        let doing = opening(environment);
+        let at = slot % self.workers.len();
+        let (value, _) = self.workers[at].receive(&doing, patience(OPENING))?;
         let space: Space =
             serde_json::from_value(value).map_err(|error| unusable(&doing, error.to_string()))?;
         if space.low.len() != space.actions || space.high.len() != space.actions {
             return Err(unusable(&doing, format!("bounds of {} actions", space.low.len())));
         }
-        if space.image != [render.side, render.side, 3] {
-            let (found, side) = (space.image, render.side);
+        let side = environment.render.side;
+        if space.image != [side, side, 3] {
+            let found = space.image;
             return Err(unusable(
                 &doing,
                 format!("images {found:?}; expected {side} x {side} x 3"),
@@ -496,6 +524,10 @@ impl<'a> Pool<'a> {
         self.workers[at].receive(doing, patience)?;
         Ok(())
     }
+}
+
+fn opening(environment: &Environment) -> String {
+    format!("opening {}/{}", environment.suite, environment.task)
 }
 
 /// How long something may take: `PIXIO_EVAL_SIMULATOR_TIMEOUT` seconds, else `standard`.

@@ -19,6 +19,7 @@
 //! decimals = 3
 //! ```
 
+mod average;
 mod grid;
 mod long;
 mod published;
@@ -236,6 +237,11 @@ impl LayoutColumn {
     /// The metric that describes the column's: `top1` has the unit and direction of any `top1@K`.
     fn described(&self) -> &str {
         if matches!(&*self.metric, "top1" | "top5") { "top1@1" } else { &self.metric }
+    }
+
+    /// Whether its runs are of policies.
+    fn is_policy(&self) -> bool {
+        self.metric == "score"
     }
 
     fn is_known(&self) -> bool {

@@ -196,9 +196,11 @@ pub fn show_run(run: &Listed) -> String {
     };
     add(of(run.plan()), "");
     if let Some(record) = record(run) {
-        let Outcome { host, seconds, .. } = &record.outcome;
+        let Outcome { host, seconds, counts, .. } = &record.outcome;
         add(of(Some(host)), "host.");
         add(of(Some(seconds)), "seconds.");
+        // Without counts there is no entry, not an empty one.
+        add(of(Some(counts).filter(|counts| !counts.is_empty())), "counts.");
         add(of(Some(&record.outcome.started)), "started");
         add(of(Some(&record.outcome.finished)), "finished");
     }

@@ -14,8 +14,8 @@ use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows, Selec
 
 pub use archive::{ArchiveError, Imported, export_runs, import_runs};
 pub use error::StoreError;
-pub(crate) use files::{BEST, PREDICTIONS};
-use files::{FAILED, PLAN, PlanFile, RECORD, folder_name};
+pub(crate) use files::{BEST, PREDICTIONS, folder_name};
+use files::{FAILED, PLAN, PlanFile, RECORD};
 pub use files::{remove_unfinished, write_whole};
 pub use list::{Listed, Status};
 pub use remove::{LOCK, delete_run};

@@ -11,8 +11,8 @@ import numpy as np
 import pinocchio
 import pybullet
 import trifinger_simulation
-from trifinger_simulation import camera, trifingerpro_limits
-from trifinger_simulation.tasks import move_cube
+from trifinger_simulation import camera
+from trifinger_simulation.tasks.move_cube import _CUBE_WIDTH as CUBE_WIDTH
 
 from ..wire import BadRequest
 from . import Environment, Outcome, Render, Spec, start_array
@@ -25,6 +25,10 @@ STEPS_PER_ACTION = 100
 FINGERS = 3
 JOINTS = 9
 CENTIMETRES = 100.0
+START_JOINTS = np.tile([-0.08, 1.15, -1.5], FINGERS)
+START_RADIUS = 0.09
+"""How far (metres) from the arena's centre cubes and goals are drawn."""
+
 MAX_ACTION = 10.0
 """The largest displacement of a coordinate in an action, in centimetres."""
 
@@ -51,18 +55,17 @@ class Start:
 
     @classmethod
     def draw(cls, seed: int) -> "Start":
-        """Cube and goal lie anywhere on the arena's floor, turned about the vertical."""
+        """Cube and goal lie on the arena's floor, turned about the vertical."""
         random = np.random.default_rng(seed)
         cube, cube_orientation = _draw_pose(random)
         goal, goal_orientation = _draw_pose(random)
-        joints = trifingerpro_limits.robot_position.default.astype(np.float64)
-        return cls(cube, cube_orientation, goal, goal_orientation, joints)
+        return cls(cube, cube_orientation, goal, goal_orientation, START_JOINTS)
 
 
 def _draw_pose(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    radius = move_cube._max_cube_com_distance_to_center * np.sqrt(random.uniform())
+    radius = START_RADIUS * np.sqrt(random.uniform())
     angle, yaw = random.uniform(0.0, 2.0 * np.pi, 2)
-    position = np.array([radius * np.cos(angle), radius * np.sin(angle), move_cube._CUBE_WIDTH / 2])
+    position = np.array([radius * np.cos(angle), radius * np.sin(angle), CUBE_WIDTH / 2])
     return position, np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
 
 
@@ -141,7 +144,11 @@ class World:
 
 
 class TriFinger(Environment):
-    """One task; in `reach_cube` the cube is fixed and the first finger alone moves."""
+    """One task; in `reach_cube` the cube is fixed and the first finger alone moves.
+
+    Images come from the physics engine's software renderer, which knows shadows but neither
+    reflections nor multisampling.
+    """
 
     def __init__(self, task: str, render: Render):
         if render.side != SIDE:
@@ -166,15 +173,19 @@ class TriFinger(Environment):
         self.close()
         self._world = World(self._start, cube_fixed=self._reach)
         self._first = self._distance()
+        self._steps = 0
 
     def step(self, action: np.ndarray) -> None:
         displacement = np.zeros(3 * FINGERS)
         displacement[: action.size] = action / CENTIMETRES
         self._world.move_tips(displacement.reshape(FINGERS, 3))
+        self._steps += 1
 
     def outcome(self) -> Outcome:
         """The reward is the score of the moment on the scale of 1; there is no success of yes or no."""
-        reward = max(0.0, 1.0 - self._distance() / self._first) if self._first > 0.0 else 1.0
+        # A start at the goal scores in full until it is left.
+        left = self._distance() / self._first if self._first > 0.0 else float(self._distance() > 0.0)
+        reward = max(0.0, 1.0 - left)
         return Outcome(reward, 100.0 * reward, None)
 
     def proprio(self) -> np.ndarray:
@@ -197,7 +208,12 @@ class TriFinger(Environment):
         return np.reshape(np.asarray(pixels, dtype=np.uint8), (SIDE, SIDE, 4))[:, :, :3]
 
     def expert(self) -> np.ndarray:
-        raise BadRequest("trifinger has no expert")
+        """To where the score is full along a straight line, in the actions that are left."""
+        if not self._reach:
+            raise BadRequest("trifinger/move_cube has no expert: pushing by rule scores 56 of 100")
+        line = self._world.cube()[0] - self._world.tips()[0]
+        reach = self._distance() / np.linalg.norm(line)
+        return line * reach * CENTIMETRES / (self.spec.horizon - self._steps)
 
     def close(self) -> None:
         if self._world is not None:
@@ -205,9 +221,11 @@ class TriFinger(Environment):
             self._world = None
 
     def _distance(self) -> float:
+        """From the first tip to the cube, less the cube's half width; or from the cube to the goal."""
         cube, _ = self._world.cube()
-        target = self._world.tips()[0] if self._reach else self._start.goal
-        return float(np.linalg.norm(target - cube))
+        if self._reach:
+            return max(0.0, float(np.linalg.norm(self._world.tips()[0] - cube)) - CUBE_WIDTH / 2)
+        return float(np.linalg.norm(self._start.goal - cube))
 
 
 def open_environment(task: str, render: Render, repeat: int) -> TriFinger:

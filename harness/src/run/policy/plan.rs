@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use schema::{
-    BackboneRecord, DataRecord, FeatureStage, ObservationStage, PolicyProtocol, PolicyTraining,
-    Protocol, Render, RolloutStage, RunPlan, SimulatorStage, Source, SplitRecord, Stages, TaskHead,
+    BackboneRecord, DataRecord, FeatureStage, ObservationStage, PolicyProtocol, PolicyTask,
+    PolicyTraining, Protocol, Render, RolloutStage, RunPlan, SimulatorStage, Source, SplitRecord,
+    Stages, TaskHead,
 };
 use tasks::robot::{Demonstrations, Origin, Suite, Variant, suite};
 
@@ -16,6 +17,7 @@ use crate::run::knn::image_stage;
 use crate::run::memory::{BatchSize, STANDARD};
 use crate::run::session::Host;
 use crate::simulators::Simulators;
+use crate::simulators::demonstrate::{self, Wanted};
 
 /// Protocol of the reduced suites.
 const LITE: &str = "cortexbench-lite";
@@ -44,12 +46,60 @@ pub(in crate::run) fn open<'a>(
     name: &str,
     root: &Path,
 ) -> Result<Opened<'a>, RunError> {
+    open_with(host, name, root, Simulators::find(&host.cache, host.reporter)?)
+}
+
+/// The same on a few short demonstrations, which are made on first use.
+pub(in crate::run) fn open_sample<'a>(
+    host: &'a Host<'a>,
+    name: &str,
+) -> Result<Opened<'a>, RunError> {
+    let simulators = Simulators::find(&host.cache, host.reporter)?;
+    let root = host.cache.join(format!("samples-v{}", tasks::sample::REVISION)).join(name);
+    if let Some(suite) = suite(name) {
+        for task in suite.setup(Variant::Sample).tasks {
+            demonstrate_sample(host, suite, &task, &root, &simulators)?;
+        }
+    }
+    open_with(host, name, &root, simulators)
+}
+
+fn demonstrate_sample(
+    host: &Host<'_>,
+    suite: &'static Suite,
+    task: &PolicyTask,
+    root: &Path,
+    simulators: &Simulators<'_>,
+) -> Result<(), RunError> {
+    if Demonstrations::open(suite, &task.name, root)?.is_some() {
+        return Ok(());
+    }
+    let tested = if suite.tests_on_demonstrations() { task.episodes } else { 0 };
+    let wanted = Wanted {
+        suite,
+        task: &task.name,
+        count: Some(task.demonstrations + tested),
+        seed: 0,
+        steps: Some(task.horizon),
+        repeat: 1,
+        fast: true,
+        workers: host.workers(),
+    };
+    demonstrate::make(&wanted, root, simulators, host.reporter)?;
+    Ok(())
+}
+
+fn open_with<'a>(
+    host: &'a Host<'a>,
+    name: &str,
+    root: &Path,
+    simulators: Simulators<'a>,
+) -> Result<Opened<'a>, RunError> {
     let (request, unfit) =
         (host.request, |why: String| RunError::Unfit { folder: root.to_path_buf(), why });
     let Some(suite) = suite(name) else {
         return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
     };
-    let simulators = Simulators::find(&host.cache, host.reporter)?;
     let variant = match request.protocol.as_str() {
         LITE => Variant::Lite,
         SAMPLE => Variant::Sample,

@@ -15,7 +15,6 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use schema::{Fingerprint, Render, fingerprint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tempfile::NamedTempFile;
 
 use super::{DemoError, Demonstration, Form, Frames, Origin};
 use crate::robot::Suite;
@@ -350,7 +349,11 @@ impl Writer {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = NamedTempFile::new_in(folder).map_err(io(path))?;
+    let mut builder = tempfile::Builder::new();
+    // As any file: what the user's mask leaves.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(".writing-").tempfile_in(folder).map_err(io(path))?;
     file.write_all(bytes).map_err(io(path))?;
     file.persist(path).map_err(|error| io(path)(error.error))?;
     Ok(())
