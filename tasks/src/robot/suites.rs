@@ -160,6 +160,13 @@ impl Suite {
         self.of(task).map(|task| (task.proprio, task.actions))
     }
 
+    /// The same suite with another camera.
+    #[cfg(test)]
+    pub(super) fn with_side(&self, side: usize) -> Self {
+        let &Self { name, proprio, frames, folder, tasks, .. } = self;
+        Self { name, side, proprio, frames, folder, tasks }
+    }
+
     fn of(&self, task: &str) -> Option<&'static Task> {
         self.tasks.iter().find(|known| known.name == task)
     }

@@ -37,6 +37,36 @@ pub enum DemoError {
         /// What was expected and found.
         why: String,
     },
+    /// A part that is not an array of plain numbers.
+    #[error("{}: {place}: {source}", path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// Which part, for example `demonstration 3, actions`.
+        place: String,
+        /// What is wrong with it.
+        source: pickle::ArrayError,
+    },
+    /// An array of another shape or type than the task's.
+    #[error("{}: {place}: found {found}; expected {expected}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        place: String,
+        /// The shape expected, and where it matters the type.
+        expected: String,
+        /// Shape and type found.
+        found: String,
+    },
+    /// A number that is NaN, infinite or beyond single precision.
+    #[error("{}: {place}: a number that is not finite", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        place: String,
+    },
     /// Images that cannot be decoded.
     #[error("{}: {why}", path.display())]
     Images {

@@ -73,6 +73,8 @@ struct Entry {
 pub(super) struct Made {
     folder: PathBuf,
     manifest: Manifest,
+    /// Of proprioception and of an action.
+    widths: (usize, usize),
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DemoError {
@@ -105,7 +107,10 @@ impl Made {
         if manifest.demos.is_empty() {
             return Err(whole(&"no demonstrations"));
         }
-        let made = Self { folder, manifest };
+        let widths = suite
+            .widths(task)
+            .ok_or_else(|| whole(&format!("{} has no task {task}", suite.name)))?;
+        let made = Self { folder, manifest, widths };
         for at in 0..made.len() {
             let entry = &made.manifest.demos[at];
             // A name must not lead out of the folder.
@@ -173,16 +178,24 @@ impl Form for Made {
             }
             Ok((values, shape.get(1).copied().unwrap_or(1)))
         };
-        let matrix = |name: &str| {
+        let matrix = |name: &str, expected: Option<usize>| {
             let (values, width) = tensor(name, 2)?;
             let shape = (steps, width);
+            if let Some(expected) = expected.filter(|expected| *expected != width) {
+                return Err(DemoError::Shape {
+                    path: path.clone(),
+                    place: name.to_owned(),
+                    expected: format!("[{steps}, {expected}]"),
+                    found: format!("[{steps}, {width}]"),
+                });
+            }
             Array2::from_shape_vec(shape, values).map_err(|error| content(&path, name, error))
         };
         Ok(Demonstration {
-            actions: matrix("actions")?,
+            actions: matrix("actions", Some(self.widths.1))?,
             rewards: tensor("rewards", 1)?.0.into_iter().map(f64::from).collect(),
-            proprio: matrix("proprio")?,
-            state: Some(matrix("state")?),
+            proprio: matrix("proprio", Some(self.widths.0))?,
+            state: Some(matrix("state", None)?),
             start: self.manifest.demos[at].start.clone(),
         })
     }

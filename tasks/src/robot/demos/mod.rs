@@ -2,8 +2,11 @@
 //! ones.
 
 mod error;
+mod fields;
 mod made;
 mod published;
+#[cfg(test)]
+mod tests;
 mod trifinger;
 
 use std::path::Path;
