@@ -19,13 +19,13 @@ impl Filling<'_> {
         column: &LayoutColumn,
         published: Option<f64>,
     ) -> Option<Cell> {
-        let has = |suite: &&str| {
+        let has = |suite: &str| {
             records.iter().any(|record| {
                 let task = &record.plan.task;
-                (&*task.dataset, &task.head) == (*suite, &column.head)
+                (&*task.dataset, &task.head) == (suite, &column.head)
             })
         };
-        if !SUITES.iter().all(|suite| has(&suite)) {
+        if !SUITES.iter().all(|suite| has(suite)) {
             return None;
         }
         let mut suite = |suite: &&str| {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schema::{Direction, EpisodeRow, SampleRows, SegmentationRow, Selection};
 
 use super::{Group, best_first, direction, groups, names, nothing, over_seeds, words};
+use crate::headline::is_policy;
 use crate::plot::axis::{Scale, plain};
 use crate::plot::figure::{Figure, Key, Panel};
 use crate::plot::matrix::Matrix;
@@ -98,6 +99,8 @@ fn histograms(group: &Group<'_>, found: &[(String, Vec<f64>)], panels: &mut Vec<
     let told = words(&group.metric);
     let metric = told.split(", ").next().unwrap_or(&told);
     let y = Scale::from_zero(counts.iter().flatten().copied());
+    let policies = group.runs.iter().any(|run| is_policy(&run.record.plan));
+    let (one, many) = if policies { ("an episode", "episodes") } else { ("an image", "images") };
     for ((name, values), counts) in found.iter().zip(counts) {
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
@@ -106,19 +109,20 @@ fn histograms(group: &Group<'_>, found: &[(String, Vec<f64>)], panels: &mut Vec<
         let left = |bin: usize| low + bin as f64 * width;
         let mut below = group.below();
         below.push(format!(
-            "{} images, median {}",
+            "{} {many}, median {}",
             values.len(),
             median.map_or(String::new(), |median| shown_value(&group.metric, median))
         ));
         panels.push(Panel::Xy(Xy {
             title: format!("{}: {name}", group.task),
             below,
-            x_name: format!("{metric} of an image; upwards: % of images"),
+            x_name: format!("{metric} of {one}; upwards: % of {many}"),
             x: Scale::Linear { low, high: low + width * BINS as f64 },
             y: y.clone(),
             number: plain,
             x_ticks: Vec::new(),
             series: Vec::new(),
+            bands: Vec::new(),
             bars: bars.map(|(bin, count)| [left(bin), left(bin + 1), count]).collect(),
             rule: median,
             front: Vec::new(),
@@ -203,8 +207,14 @@ fn matrix(runs: &[Run<'_>], options: &PlotOptions, notes: &mut Vec<String>) -> O
         return None;
     }
     let cells = |(a, _): &(&String, &String)| order.iter().map(|(b, _)| mean(a, b)).collect();
+    let policies = runs.iter().filter(|run| is_policy(&run.record.plan)).count();
+    let what = match policies {
+        0 => "Images",
+        all if all == runs.len() => "Episodes",
+        _ => "Images and episodes",
+    };
     Some(Panel::Matrix(Matrix {
-        title: "Images (%) on which a row is better than a column".to_owned(),
+        title: format!("{what} (%) on which a row is better than a column"),
         below: vec![format!(
             "protocol {}: {}",
             protocols.into_iter().collect::<Vec<_>>().join(", "),
