@@ -186,7 +186,7 @@ fn simulator_hints(error: &SimulatorError) -> Vec<String> {
             "`pixio-eval simulators install` makes a Python environment with them"
         }
         SimulatorError::Install { .. } => {
-            "nothing half made is left; --python PATH chooses another Python (3.10 to 3.13)"
+            "nothing half made is left; --python PATH chooses another Python (3.11 has every suite)"
         }
         SimulatorError::Hung { .. } => "PIXIO_EVAL_SIMULATOR_TIMEOUT=SECONDS gives it longer",
         _ => "`pixio-eval simulators check` tries each of them",

@@ -76,6 +76,7 @@ pub fn make(
     };
     let mut writer = Writer::begin(suite, task, root, by)?;
     let bar = reporter.items(&format!("{}/{task}", suite.name), count as u64, "demonstrations");
+    bar.set(0);
     for first in (0..count).step_by(slots.len()) {
         let seeds: Vec<u64> = (first..count).take(slots.len()).map(|at| seed + at as u64).collect();
         for one in record(&mut pool, &seeds, steps)? {

@@ -105,6 +105,7 @@ pub(super) fn install(
                     "install",
                     "--no-input",
                     "--disable-pip-version-check",
+                    "--no-deps",
                     "-r",
                 ]);
                 reporter.say("installing the simulators (about 500 MB)");

@@ -281,6 +281,7 @@ impl Run<'_> {
         let missing = |probe: &Probe| self.epochs(probe.task, evaluation) - probe.epoch;
         let total: usize = probes.iter().map(missing).sum();
         let bar = self.host.reporter.items("training policies", total as u64, "epochs");
+        bar.set(0);
         let mut done = 0;
         for (probe, name) in probes.iter_mut().zip(names) {
             let epochs = self.epochs(probe.task, evaluation);
