@@ -75,7 +75,7 @@ pub struct PolicyTraining {
 pub struct RolloutStage {
     /// Raised when a fix moves scores.
     pub revision: u32,
-    /// Environments that act in lockstep: the images of one encoder pass.
+    /// Environments that act in lockstep, at least: the images of one encoder pass.
     pub together: usize,
 }
 

@@ -7,8 +7,7 @@ use schema::{Fingerprint, IMAGENET_MEAN, IMAGENET_STD, Tokens};
 use super::pixio::PixioConfig;
 use super::{
     Backbone, Dimensions, Placement, clip, depth_anything, dinov2, dinov3, mae, pixels, r3m, sam,
-    state,
-    siglip, theia, vc1, vit,
+    siglip, state, theia, vc1, vit,
 };
 use crate::registry::{KnnRecipe, Recipe};
 use crate::weights::{Expected, NameMap, Weights, WeightsError};

@@ -9,7 +9,7 @@ use crate::device;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::run::CELLS;
-use crate::simulators::{Simulators, SimulatorError};
+use crate::simulators::{SimulatorError, Simulators};
 
 #[derive(Serialize)]
 struct Check {

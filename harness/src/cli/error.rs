@@ -7,8 +7,8 @@ use crate::lists::ListError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
-use crate::simulators::SimulatorError;
 use crate::run::{CheckpointError, RunError};
+use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
 use super::{EXIT_FAILED, EXIT_USAGE};
@@ -147,6 +147,13 @@ impl CliError {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
                 }
                 RunError::Simulator(error) => simulator_hints(error),
+                RunError::Unfit { .. } => vec![
+                    "`pixio-eval demos list` shows what is there; `pixio-eval demos make SUITE/TASK` \
+                     makes more"
+                        .to_owned(),
+                    "--protocol cortexbench-lite and --limit N take fewer".to_owned(),
+                ],
+                RunError::NoState(_) => one("the state is for cortexbench/... tasks"),
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),

@@ -38,10 +38,7 @@ struct Checked {
     found: String,
 }
 
-pub(super) fn simulators(
-    command: &SimulatorsCommand,
-    reporter: &Reporter,
-) -> Result<u8, CliError> {
+pub(super) fn simulators(command: &SimulatorsCommand, reporter: &Reporter) -> Result<u8, CliError> {
     let cache = locate::cache();
     match command {
         SimulatorsCommand::Install { python } => {

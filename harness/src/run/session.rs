@@ -191,6 +191,9 @@ impl Host<'_> {
         resolved: &Resolved,
         present: &BTreeMap<String, PathBuf>,
     ) -> Result<(), RunError> {
+        if resolved.is_state() {
+            return self.check_state(present);
+        }
         // The floor is there for k-NN alone, which is no news.
         if resolved.dimensions().patches || resolved.source == "pixels" {
             return Ok(());
@@ -206,6 +209,22 @@ impl Host<'_> {
             (false, false) => {
                 self.reporter.say(format!("{backbone}: {tasks} skipped, it has no token grid"));
             }
+        }
+        Ok(())
+    }
+
+    /// Says which cells the simulators' true state is left out of; an error if those are all.
+    fn check_state(&self, present: &BTreeMap<String, PathBuf>) -> Result<(), RunError> {
+        let cells = self.request.cells.iter().filter(|cell| present.contains_key(&cell.dataset));
+        let (robots, others): (Vec<&TaskHead>, Vec<&TaskHead>) =
+            cells.partition(|cell| cell.head == "policy");
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let others = others.join(", ");
+        if robots.is_empty() {
+            return Err(RunError::NoState(others));
+        }
+        if !others.is_empty() {
+            self.reporter.say(format!("state: {others} skipped, they have images alone"));
         }
         Ok(())
     }
@@ -250,14 +269,18 @@ impl Host<'_> {
         folder: &Path,
     ) -> Result<Option<policy::Opened<'_>>, RunError> {
         let asked = self.request.required.iter().any(|name| name == suite);
-        match policy::open(self, suite, folder) {
+        let opened = match self.request.sample {
+            true => policy::open_sample(self, suite),
+            false => policy::open(self, suite, folder),
+        };
+        match opened {
             Err(RunError::Simulator(SimulatorError::NotInstalled { .. })) if !asked => {
                 self.reporter.say(format!(
                     "{suite}: skipped, the simulators are not installed: `pixio-eval simulators install`"
                 ));
                 Ok(None)
             }
-            opened => opened,
+            opened => opened.map(Some),
         }
     }
 

@@ -34,7 +34,7 @@ fn environment(cache: &Path) -> PathBuf {
 }
 
 fn hash(files: &[(&str, &str)]) -> String {
-    schema::fingerprint(&files).as_str().chars().take(12).collect()
+    schema::fingerprint(&files).short().to_owned()
 }
 
 /// The folder with the workers' source, written when it is not there yet.
@@ -49,10 +49,8 @@ pub(super) fn package(cache: &Path) -> Result<PathBuf, SimulatorError> {
     };
     let parent = cache.join("simulators");
     fs::create_dir_all(&parent).map_err(fault(&parent))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".writing-")
-        .tempdir_in(&parent)
-        .map_err(fault(&parent))?;
+    let temporary =
+        tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent).map_err(fault(&parent))?;
     for (name, text) in FILES {
         let path = temporary.path().join(name);
         if let Some(parent) = path.parent() {
@@ -96,18 +94,26 @@ pub(super) fn install(
     results::write_whole(&lock, LOCK.as_bytes())
         .map_err(|source| SimulatorError::File { path: lock.clone(), source })?;
     reporter.say(format!("making a Python environment in {}", folder.display()));
-    let made = step("python -m venv", Command::new(python).args(["-m", "venv"]).arg(&folder), reporter)
-        .and_then(|()| {
-            let pip = folder.join("bin/python");
-            let mut command = Command::new(&pip);
-            command.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "-r"]);
-            reporter.say("installing the simulators (about 500 MB)");
-            step("pip install", command.arg(&lock), reporter)
-        })
-        .and_then(|()| {
-            let mark = folder.join(MARK);
-            fs::write(&mark, LOCK).map_err(|source| SimulatorError::File { path: mark, source })
-        });
+    let made =
+        step("python -m venv", Command::new(python).args(["-m", "venv"]).arg(&folder), reporter)
+            .and_then(|()| {
+                let pip = folder.join("bin/python");
+                let mut command = Command::new(&pip);
+                command.args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--no-input",
+                    "--disable-pip-version-check",
+                    "-r",
+                ]);
+                reporter.say("installing the simulators (about 500 MB)");
+                step("pip install", command.arg(&lock), reporter)
+            })
+            .and_then(|()| {
+                let mark = folder.join(MARK);
+                fs::write(&mark, LOCK).map_err(|source| SimulatorError::File { path: mark, source })
+            });
     if let Err(error) = made {
         let _ = fs::remove_dir_all(&folder);
         return Err(error);

@@ -3,6 +3,7 @@
 //! The workers' source is in `harness/simulators`; it is part of this program and written out when it
 //! is needed. [`Pool`] spreads environments over workers and replaces those that fail.
 
+pub mod demonstrate;
 mod error;
 mod install;
 mod pool;
@@ -67,13 +68,24 @@ impl<'a> Simulators<'a> {
     ///
     /// # Errors
     /// What Python or pip answered; nothing half made is left.
-    pub fn install(cache: &Path, python: &str, reporter: &Reporter) -> Result<PathBuf, SimulatorError> {
+    pub fn install(
+        cache: &Path,
+        python: &str,
+        reporter: &Reporter,
+    ) -> Result<PathBuf, SimulatorError> {
         install::install(cache, python, reporter)
     }
 
     /// Libraries that decide physics and images, as `name version`, sorted.
     pub fn versions(&self) -> Vec<String> {
         self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect()
+    }
+
+    /// The library that decides a suite's physics, as `name-version`.
+    pub fn short(&self, suite: &str) -> String {
+        let library = if suite == "trifinger" { "pybullet" } else { "mujoco" };
+        let version = self.versions.get(library).map_or("unknown", String::as_str);
+        format!("{library}-{version}")
     }
 
     /// What renders: `egl`, `osmesa`, ...

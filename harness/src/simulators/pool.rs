@@ -96,7 +96,7 @@ pub struct Spent {
 
 /// Environments in numbered slots, slot `s` on worker `s % workers`.
 pub struct Pool<'a> {
-    simulators: &'a Simulators,
+    simulators: &'a Simulators<'a>,
     workers: Vec<Worker>,
     /// Requests of each worker that are not answered yet, oldest first.
     pending: Vec<VecDeque<Request>>,
@@ -152,7 +152,7 @@ impl<'a> Pool<'a> {
     /// # Errors
     /// If one does not start.
     pub fn start(
-        simulators: &'a Simulators,
+        simulators: &'a Simulators<'a>,
         workers: usize,
         slots: usize,
         images: bool,
@@ -191,17 +191,38 @@ impl<'a> Pool<'a> {
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
-    pub fn open(&mut self, slots: &[usize], environment: &Environment) -> Result<Space, SimulatorError> {
+    pub fn open(
+        &mut self,
+        slots: &[usize],
+        environment: &Environment,
+    ) -> Result<Space, SimulatorError> {
         let mut found = None;
-        let same = |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.environment == *environment);
+        let same =
+            |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.environment == *environment);
         let missing: Vec<usize> =
             slots.iter().copied().filter(|&slot| !same(&self.slots[slot])).collect();
-        for at in 0..self.workers.len() {
-            for &slot in missing.iter().filter(|&&slot| slot % self.workers.len() == at) {
-                let space = self.again(at, |pool| pool.open_one(slot, environment))?;
-                let (environment, began) = (environment.clone(), None);
-                self.slots[slot] = Some(Slot { environment, space, began, actions: Vec::new() });
-            }
+        // All at once: making an environment takes a second.
+        let mut lost = vec![false; self.workers.len()];
+        for &slot in &missing {
+            let at = slot % self.workers.len();
+            lost[at] |= self.ask_open(slot, environment).is_err();
+        }
+        for slot in missing {
+            let at = slot % self.workers.len();
+            let opened = match lost[at] {
+                false => self.opened(slot, environment),
+                true => self.again(at, |pool| pool.open_one(slot, environment)),
+            };
+            let space = match opened {
+                Err(error) if !lost[at] => {
+                    lost[at] = true;
+                    self.recover(at, error)?;
+                    self.again(at, |pool| pool.open_one(slot, environment))?
+                }
+                opened => opened?,
+            };
+            let (environment, began) = (environment.clone(), None);
+            self.slots[slot] = Some(Slot { environment, space, began, actions: Vec::new() });
         }
         for &slot in slots {
             found = found.or_else(|| self.slots[slot].as_ref().map(|slot| slot.space.clone()));
@@ -214,22 +235,36 @@ impl<'a> Pool<'a> {
         slot: usize,
         environment: &Environment,
     ) -> Result<Space, SimulatorError> {
+        self.ask_open(slot, environment)?;
+        self.opened(slot, environment)
+    }
+
+    fn ask_open(&mut self, slot: usize, environment: &Environment) -> Result<(), SimulatorError> {
         let Environment { suite, task, render, repeat } = environment;
         let request = json!({
             "do": "open", "slot": slot, "suite": suite, "task": task, "render": render,
             "repeat": repeat,
         });
-        let doing = format!("opening {suite}/{task}");
         let at = slot % self.workers.len();
-        let (value, _) = self.workers[at].ask(&doing, &request, patience(OPENING))?;
+        self.workers[at].send(&opening(environment), &request, &[])
+    }
+
+    fn opened(&mut self, slot: usize, environment: &Environment) -> Result<Space, SimulatorError> {
+        let doing = opening(environment);
+        let at = slot % self.workers.len();
+        let (value, _) = self.workers[at].receive(&doing, patience(OPENING))?;
         let space: Space =
             serde_json::from_value(value).map_err(|error| unusable(&doing, error.to_string()))?;
         if space.low.len() != space.actions || space.high.len() != space.actions {
             return Err(unusable(&doing, format!("bounds of {} actions", space.low.len())));
         }
-        if space.image != [render.side, render.side, 3] {
-            let (found, side) = (space.image, render.side);
-            return Err(unusable(&doing, format!("images {found:?}; expected {side} x {side} x 3")));
+        let side = environment.render.side;
+        if space.image != [side, side, 3] {
+            let found = space.image;
+            return Err(unusable(
+                &doing,
+                format!("images {found:?}; expected {side} x {side} x 3"),
+            ));
         }
         Ok(space)
     }
@@ -292,7 +327,10 @@ impl<'a> Pool<'a> {
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
-    pub fn step(&mut self, items: Vec<(usize, Ask)>) -> Result<Vec<(usize, Observed)>, SimulatorError> {
+    pub fn step(
+        &mut self,
+        items: Vec<(usize, Ask)>,
+    ) -> Result<Vec<(usize, Observed)>, SimulatorError> {
         self.begin(items)?;
         self.finish()
     }
@@ -315,7 +353,10 @@ impl<'a> Pool<'a> {
                 let expected = self.slots[slot].as_ref().map_or(0, |slot| slot.space.actions);
                 match numbers(&payload, expected) {
                     Some(action) if payload.len() == 8 * expected => Ok(action),
-                    _ => Err(unusable(DOING, format!("{} bytes of {expected} numbers", payload.len()))),
+                    _ => Err(unusable(
+                        DOING,
+                        format!("{} bytes of {expected} numbers", payload.len()),
+                    )),
                 }
             })
             .collect()
@@ -335,9 +376,8 @@ impl<'a> Pool<'a> {
         let (mut payload, mut steps, mut resets) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, ask) in &request.items {
             match ask {
-                Ask::Reset { seed, start } => resets.push(
-                    json!({ "slot": slot, "seed": seed, "start": start, "render": images }),
-                ),
+                Ask::Reset { seed, start } => resets
+                    .push(json!({ "slot": slot, "seed": seed, "start": start, "render": images })),
                 Ask::Step(action) => {
                     steps.push(json!({ "slot": slot, "render": images }));
                     payload.extend(action.iter().flat_map(|x| x.to_le_bytes()));
@@ -399,8 +439,8 @@ impl<'a> Pool<'a> {
             let state = numbers(&mine[numbers_at + 8 * slot.space.proprio..], slot.space.state)
                 .unwrap_or_default();
             let Step { reward, score, success, done } = *item;
-            let mut all_numbers = proprio.iter().chain(&state).chain([&reward, &score]);
-            if !all_numbers.all(|x| x.is_finite()) {
+            let finite = |values: &[f64]| values.iter().all(|x| x.is_finite());
+            if !(finite(&proprio) && finite(&state) && finite(&[reward, score])) {
                 return Err(wrong("a number that is not finite".to_owned()));
             }
             if !(0.0..=100.0).contains(&score) {
@@ -484,6 +524,10 @@ impl<'a> Pool<'a> {
         self.workers[at].receive(doing, patience)?;
         Ok(())
     }
+}
+
+fn opening(environment: &Environment) -> String {
+    format!("opening {}/{}", environment.suite, environment.task)
 }
 
 /// How long something may take: `PIXIO_EVAL_SIMULATOR_TIMEOUT` seconds, else `standard`.

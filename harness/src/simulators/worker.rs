@@ -71,14 +71,14 @@ impl Worker {
             std::thread::spawn(move || {
                 let mut stdout = BufReader::with_capacity(1 << 18, stdout);
                 loop {
-                    match read_frame(&mut stdout) {
+                    let frame = match read_frame(&mut stdout) {
                         Ok(None) => return,
-                        Ok(Some(frame)) if sender.send(Ok(frame)).is_ok() => {}
-                        Ok(Some(_)) => return,
-                        Err(error) => {
-                            let _ = sender.send(Err(error));
-                            return;
-                        }
+                        Ok(Some(frame)) => Ok(frame),
+                        Err(error) => Err(error),
+                    };
+                    let last = frame.is_err();
+                    if sender.send(frame).is_err() || last {
+                        return;
                     }
                 }
             });

@@ -61,7 +61,6 @@ pub use head::{
 pub use input::assemble;
 pub use loss::{Loss, Targets, loss, outputs, prediction};
 pub use memory::TrainingMemory;
-pub(crate) use probe::gradient_norm;
 pub use probe::{Probe, StepReport};
 pub use schedule::Schedule;
 pub(crate) use weights::{Builder, Initial, Source, check_shape};

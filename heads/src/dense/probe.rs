@@ -285,7 +285,7 @@ impl Backward {
 }
 
 /// L2 norm over all gradients; squares are summed in f32 by parameter and in f64 over them.
-pub(crate) fn gradient_norm(gradients: &[Option<Tensor>]) -> candle_core::Result<f64> {
+fn gradient_norm(gradients: &[Option<Tensor>]) -> candle_core::Result<f64> {
     let sums: Vec<Tensor> = gradients
         .iter()
         .flatten()

@@ -33,6 +33,7 @@ mod error;
 mod fuse;
 mod network;
 mod norm;
+mod rows;
 mod training;
 
 pub use error::PolicyError;

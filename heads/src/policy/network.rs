@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use super::norm::{Norm, Normalised, column_sums};
+use super::rows;
 use crate::dense::{Builder, Initial, LoadProblem, Variable};
 
 /// Linear layers with ReLU between them, behind a norm of the input or not.
@@ -23,6 +24,8 @@ struct Layer {
 pub(super) struct Pass {
     /// Mean squared error before the step.
     pub(super) loss: f32,
+    /// Over all parameters.
+    pub(super) gradient_norm: f64,
     /// By parameter.
     pub(super) gradients: Vec<Option<Tensor>>,
     /// What the running statistics become.
@@ -97,12 +100,17 @@ impl Network {
             }
             if index > 0 {
                 let through = gradient.matmul(&weight)?;
-                gradient = input.gt(0.0)?.where_cond(&through, &through.zeros_like()?)?;
+                gradient = where_positive(input, &through)?;
             }
         }
-        let gradients = reversed.into_iter().rev().chain(norm_gradients).map(Some).collect();
-        let statistics = normalised.map(|n| n.statistics.to_vec()).unwrap_or_default();
-        Ok(Pass { loss, gradients, statistics })
+        let gradients: Vec<Tensor> = reversed.into_iter().rev().chain(norm_gradients).collect();
+        let squares = gradients.iter().map(sum_of_squares).sum::<Result<f64>>()?;
+        Ok(Pass {
+            loss,
+            gradient_norm: squares.sqrt(),
+            gradients: gradients.into_iter().map(Some).collect(),
+            statistics: normalised.map(|n| n.statistics.to_vec()).unwrap_or_default(),
+        })
     }
 }
 
@@ -111,4 +119,20 @@ impl Layer {
         let (weight, bias) = (self.weight.as_detached_tensor(), self.bias.as_detached_tensor());
         ops::linear(x, &weight, Some(&bias))
     }
+}
+
+/// `values` where `of` is above 0, else 0.
+fn where_positive(of: &Tensor, values: &Tensor) -> Result<Tensor> {
+    if !of.device().is_cpu() {
+        return of.gt(0.0)?.where_cond(values, &values.zeros_like()?);
+    }
+    let kept = rows::with([of, values], |[of, values]| rows::where_positive(of, values))?;
+    Tensor::from_vec(kept, values.dims(), of.device())
+}
+
+fn sum_of_squares(of: &Tensor) -> Result<f64> {
+    if !of.device().is_cpu() {
+        return Ok(f64::from(of.sqr()?.sum_all()?.to_scalar::<f32>()?));
+    }
+    rows::with([of], |[of]| rows::sum_of_squares(of))
 }

@@ -7,7 +7,7 @@ use schema::random::Stream;
 
 use super::PolicyError;
 use super::network::{Network, Pass};
-use crate::dense::{AdamW, Builder, LoadProblem, Source, Variable, check_shape, gradient_norm};
+use crate::dense::{AdamW, Builder, LoadProblem, Source, Variable, check_shape};
 
 /// Rows that are evaluated together, always as many: products of one shape sum in one order, so that
 /// no row depends on how many others there are.
@@ -121,9 +121,10 @@ impl Policy {
             return Err(PolicyError::OneRow);
         }
         let targets = targets.to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?;
-        let Pass { loss, gradients, statistics } = self.network.train(&inputs, &targets)?;
+        let Pass { loss, gradient_norm, gradients, statistics } =
+            self.network.train(&inputs, &targets)?;
         self.finite("loss", f64::from(loss))?;
-        self.finite("gradient norm", gradient_norm(&gradients)?)?;
+        self.finite("gradient norm", gradient_norm)?;
         for statistic in &statistics {
             self.finite_sum("sum of the input's statistics", statistic)?;
         }

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..wire import BadRequest
 
-SUITES = ("dmc", "metaworld")
+SUITES = ("adroit", "dmc", "metaworld", "trifinger")
 
 
 @dataclass(frozen=True)

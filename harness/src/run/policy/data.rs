@@ -1,13 +1,12 @@
-//! Demonstrations of a suite's tasks, their frames as images of a split, and their samples.
+//! Demonstrations of a suite's tasks: their frames as the images of a split, their samples.
 
 use std::borrow::Cow;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::Array3;
-use schema::{DataRecord, PolicyTask, Source, SplitRecord};
+use schema::{ObservationStage, PolicyTask, Source};
 use serde_json::Value;
-use tasks::robot::{Demonstrations, Origin};
+use tasks::robot::{Demonstration, Demonstrations, Frames as Decoded, Suite};
 
 use super::inputs::{Inputs, Sample};
 use crate::run::RunError;
@@ -16,10 +15,104 @@ use crate::run::extract::Images;
 /// Demonstrations whose frames are held at a time: a shard may begin in one and end in the next.
 const HELD: usize = 2;
 
-/// One task and its demonstrations.
-pub(super) struct Lessons {
+/// One task of a suite.
+pub(super) struct Lesson {
     pub(super) task: PolicyTask,
     pub(super) demonstrations: Demonstrations,
+    /// Where the episodes of an evaluation start; empty where their seeds decide.
+    pub(super) starts: Vec<Value>,
+    /// Demonstrations whose last frames are the goals of those episodes.
+    goals: Vec<usize>,
+    /// Whether an action moves fingertips by centimetres, within the largest of the demonstrations.
+    fingertips: bool,
+}
+
+impl Lesson {
+    /// Of the first demonstrations, and where the suite evaluates on further ones, the next ones.
+    pub(super) fn new(
+        suite: &Suite,
+        task: PolicyTask,
+        demonstrations: Demonstrations,
+    ) -> Result<Self, RunError> {
+        let fingertips = suite.tests_on_demonstrations();
+        let first = task.demonstrations;
+        let tested = if fingertips { first..first + task.episodes } else { 0..0 };
+        let starts = tested
+            .clone()
+            .map(|at| Ok(demonstrations.load(at)?.start))
+            .collect::<Result<_, RunError>>()?;
+        let goals = if task.goal { tested.collect() } else { Vec::new() };
+        Ok(Self { task, demonstrations, starts, goals, fingertips })
+    }
+
+    /// Demonstrations of which vectors are needed.
+    pub(super) fn needed(&self) -> usize {
+        self.task.demonstrations + self.goals.len()
+    }
+
+    pub(super) fn repeat(&self) -> usize {
+        self.demonstrations.repeat()
+    }
+
+    /// The bound of a policy's actions, where the suite has one.
+    pub(super) fn largest_action(&self, inputs: &Inputs) -> Option<f64> {
+        let largest = || inputs.actions.iter().fold(0.0f64, |m, &x| m.max(f64::from(x).abs()));
+        self.fingertips.then(largest)
+    }
+
+    /// The samples of the first demonstrations, with the vectors of all that are needed, and the
+    /// episodes' goals.
+    pub(super) fn inputs(
+        &self,
+        stage: &ObservationStage,
+        vectors: Option<(Vec<f32>, usize)>,
+    ) -> Result<(Inputs, Vec<Vec<f32>>), RunError> {
+        let all: Vec<Demonstration> =
+            (0..self.needed()).map(|at| self.demonstrations.load(at)).collect::<Result<_, _>>()?;
+        let (vectors, width) = match (vectors, stage.source) {
+            (Some(vectors), Source::Images) => vectors,
+            _ => self.states(&all)?,
+        };
+        let (mut samples, mut proprio, mut actions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut first, mut ends) = (0, Vec::new());
+        for (at, one) in all.iter().enumerate() {
+            let steps = one.actions.nrows();
+            ends.push(first + steps - 1);
+            if at < self.task.demonstrations {
+                // A goal is the last frame, which no action follows.
+                let acted = if self.fingertips { steps - 1 } else { steps };
+                let goal = self.task.goal.then_some(first + steps - 1);
+                samples.extend((first..first + acted).map(|frame| Sample { frame, first, goal }));
+                let rows = ndarray::s![..acted, ..];
+                actions.extend(one.actions.slice(rows).iter());
+                if stage.proprioception {
+                    proprio.extend(one.proprio.slice(rows).iter());
+                }
+            }
+            first += steps;
+        }
+        let width_of = |values: &[f32]| values.len() / samples.len().max(1);
+        let (own, action) = (width_of(&proprio), width_of(&actions));
+        let goals = self
+            .goals
+            .iter()
+            .map(|&at| vectors[ends[at] * width..(ends[at] + 1) * width].to_vec())
+            .collect();
+        Ok((Inputs { vectors, width, samples, proprio, own, actions, action }, goals))
+    }
+
+    fn states(&self, all: &[Demonstration]) -> Result<(Vec<f32>, usize), RunError> {
+        let mut vectors = Vec::new();
+        let mut width = 0;
+        for one in all {
+            let Some(state) = &one.state else {
+                return Err(RunError::NoState(format!("{}'s demonstrations", self.task.name)));
+            };
+            width = state.ncols();
+            vectors.extend(state.iter());
+        }
+        Ok((vectors, width))
+    }
 }
 
 /// The first demonstrations of a task, as images one after another.
@@ -27,7 +120,7 @@ pub(super) struct Frames<'a> {
     demonstrations: &'a Demonstrations,
     /// First frame of each, and the end.
     starts: Vec<usize>,
-    held: Mutex<Vec<(usize, Arc<Vec<Array3<u8>>>)>>,
+    held: Mutex<Vec<(usize, Arc<Decoded>)>>,
 }
 
 impl<'a> Frames<'a> {
@@ -44,7 +137,7 @@ impl<'a> Frames<'a> {
         (demonstration, at - self.starts[demonstration])
     }
 
-    fn of(&self, demonstration: usize) -> Result<Arc<Vec<Array3<u8>>>, RunError> {
+    fn of(&self, demonstration: usize) -> Result<Arc<Decoded>, RunError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, frames)) = held.iter().find(|(at, _)| *at == demonstration) {
             return Ok(Arc::clone(frames));

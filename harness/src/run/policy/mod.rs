@@ -16,21 +16,22 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use results::RunDir;
+use results::picture::{self, rollout::Episode};
 use schema::{PolicyProtocol, PolicyTask, RunPlan, SampleRows, Source, Stages};
 
 use super::RunError;
 use super::dense;
 use super::embed::{self, Embedder};
-use super::extract::{Extraction, Images};
+use super::extract::Extraction;
 use super::session::{Host, Lazy, Measured, label};
 use crate::cache::{Bank, BankKey};
 use crate::device;
 use crate::simulators::{Environment, Pool};
 use data::{Frames, Lesson as Demonstrated};
 use inputs::Inputs;
-pub(super) use plan::{Opened, open, plan};
-pub(super) use progress::clear;
+pub(super) use plan::{Opened, open, open_sample, plan};
 use progress::Progress;
+pub(super) use progress::clear;
 use rollout::{Job, Made, Stage};
 use train::{Lesson, Probe};
 
@@ -76,6 +77,44 @@ struct Prepared {
 }
 
 impl Run<'_> {
+    /// A task's samples; vectors that are not kept yet are made, and their number is told.
+    fn prepare(&self, lesson: &Demonstrated) -> Result<(Prepared, u64), RunError> {
+        let mut encoded = 0;
+        let vectors = if self.sees_images() {
+            let (plan, task) = (self.plan, &lesson.task.name);
+            let key = BankKey {
+                backbone: plan.backbone.identity.clone(),
+                image: self.protocol.image.clone(),
+                feature: self.protocol.feature.clone(),
+                data: lesson.demonstrations.fingerprint(),
+                part: Some((lesson.needed(), 0)),
+                device: device::kind(&self.host.device).to_owned(),
+                micro_batch: plan.micro_batch,
+                raw: true,
+            };
+            let (backbone, dtype) = (&plan.backbone.name, &self.protocol.feature.dtype);
+            let about =
+                format!("{}, {task}, features of demonstrations, {backbone}, {dtype}", plan.task);
+            let bank = Bank::open(&self.host.cache, &key, &about)?;
+            let extraction = Extraction {
+                embedder: self.embedder,
+                bank: &bank,
+                micro_batch: plan.micro_batch,
+                workers: self.host.workers(),
+                skip_bad_images: false,
+                reporter: self.host.reporter,
+            };
+            let frames = Frames::new(&lesson.demonstrations, lesson.needed());
+            let made = extraction.split("train", &frames, &mut || self.lazy.get(self.host))?;
+            encoded = made.encoded;
+            Some((made.features, self.embedder.width))
+        } else {
+            None
+        };
+        let (inputs, goals) = lesson.inputs(&self.protocol.observation, vectors)?;
+        Ok((Prepared { inputs, goals }, encoded))
+    }
+
     fn whole(&self) -> Result<Measured, RunError> {
         let began = Instant::now();
         let mut encoded = 0;
@@ -87,7 +126,8 @@ impl Run<'_> {
         }
         let extraction = began.elapsed();
 
-        let lessons: Vec<Lesson<'_>> = prepared.iter().enumerate().map(|(at, p)| self.lesson(at, p)).collect();
+        let lessons: Vec<Lesson<'_>> =
+            prepared.iter().enumerate().map(|(at, p)| self.lesson(at, p)).collect();
         let mut probes = Vec::new();
         for (task, lesson) in lessons.iter().enumerate() {
             for &seed in &self.protocol.seeds {
@@ -196,7 +236,8 @@ impl Run<'_> {
     }
 
     fn pool(&self, lanes: usize) -> Result<Pool<'_>, RunError> {
-        let slots = lanes * self.protocol.rollout.together;
+        // No batch is twice as large as asked for.
+        let slots = lanes * 2 * self.protocol.rollout.together;
         let workers = self.host.workers();
         Ok(Pool::start(&self.data.simulators, workers, slots, self.sees_images())?)
     }
@@ -221,7 +262,6 @@ impl Run<'_> {
             observation: &self.protocol.observation,
             embedder: self.embedder,
             backbone,
-            together: self.protocol.rollout.together,
             goals: &prepared.goals,
             largest_action: self.data.lessons[task].largest_action(&prepared.inputs),
             device: &self.host.device,
@@ -238,15 +278,21 @@ impl Run<'_> {
         evaluation: usize,
     ) -> Result<BTreeMap<String, f64>, RunError> {
         let mut losses = BTreeMap::new();
-        let bar = self.host.reporter.items("training policies", probes.len() as u64, "policies");
-        for (at, (probe, name)) in probes.iter_mut().zip(names).enumerate() {
+        let missing = |probe: &Probe| self.epochs(probe.task, evaluation) - probe.epoch;
+        let total: usize = probes.iter().map(missing).sum();
+        let bar = self.host.reporter.items("training policies", total as u64, "epochs");
+        let mut done = 0;
+        for (probe, name) in probes.iter_mut().zip(names) {
             let epochs = self.epochs(probe.task, evaluation);
-            lessons[probe.task].train(probe, epochs)?;
+            while probe.epoch < epochs {
+                lessons[probe.task].train(probe)?;
+                done += 1;
+                bar.set(done);
+            }
             let epochs = std::mem::take(&mut probe.losses);
             if !epochs.is_empty() {
                 losses.insert(name.clone(), epochs.iter().sum::<f64>() / epochs.len() as f64);
             }
-            bar.set(at as u64 + 1);
         }
         Ok(losses)
     }
@@ -281,9 +327,9 @@ impl Run<'_> {
                     == (name, probes[job.probe].seed, epoch, job.episode)
             })
         };
-        let together = self.protocol.rollout.together.max(1);
-        let batches = jobs.chunks(together).filter(|batch| !batch.iter().all(made));
-        batches.map(<[Job]>::to_vec).collect()
+        let mut batches = even(jobs, self.protocol.rollout.together);
+        batches.retain(|batch| !batch.iter().all(made));
+        batches
     }
 
     fn name(&self, probe: &Probe) -> String {
@@ -301,6 +347,18 @@ impl Run<'_> {
         }
     }
 
+    /// Animations of a few last rollouts; a picture that cannot be written ends nothing.
+    fn pictures(&self, made: &[Made]) {
+        let side = self.protocol.simulator.render.side;
+        let episodes: Vec<Episode<'_>> = made
+            .iter()
+            .map(|one| Episode { row: &one.row, size: (side, side), frames: &one.frames })
+            .collect();
+        if let Err(error) = picture::rollout::write(self.dir.folder(), &episodes) {
+            self.host.reporter.warn(format!("no pictures of rollouts: {error}"));
+        }
+    }
+
     /// The last epoch's policies, for whoever wants to act with them.
     fn keep_last(&self, probes: &[Probe], names: &[String]) -> Result<(), RunError> {
         let mut all = BTreeMap::new();
@@ -310,5 +368,39 @@ impl Run<'_> {
             }
         }
         Ok(dense::write_head(&self.dir.folder().join("policies.safetensors"), &all)?)
+    }
+}
+
+/// As many batches as have `together` jobs at least, of sizes that differ by one at most.
+fn even(jobs: Vec<Job>, together: usize) -> Vec<Vec<Job>> {
+    let count = (jobs.len() / together.max(1)).max(1);
+    let (size, more) = (jobs.len() / count, jobs.len() % count);
+    let mut jobs = jobs.into_iter();
+    let sizes = (0..count).map(|at| size + usize::from(at < more));
+    sizes
+        .map(|size| jobs.by_ref().take(size).collect())
+        .filter(|b: &Vec<Job>| !b.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn batches_are_even_and_large_enough(count in 0usize..200, together in 1usize..40) {
+            let job = |episode| Job {
+                probe: 0, episode, start: serde_json::Value::Null, goal: 0, pictured: false,
+            };
+            let batches = even((0..count).map(job).collect(), together);
+            let order: Vec<usize> = batches.iter().flatten().map(|job| job.episode).collect();
+            prop_assert_eq!(order, (0..count).collect::<Vec<_>>());
+            for batch in &batches {
+                prop_assert!(batch.len() >= together.min(count) && batch.len() < 2 * together.max(count.min(together)));
+            }
+        }
     }
 }

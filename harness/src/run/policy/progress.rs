@@ -18,8 +18,8 @@ use schema::{EpisodeRow, Fingerprint};
 use serde::{Deserialize, Serialize};
 
 use super::train::Probe;
-use crate::run::dense::CheckpointError;
 use crate::run::RunError;
+use crate::run::dense::CheckpointError;
 
 const PROGRESS: &str = "checkpoint-progress.json";
 
@@ -85,7 +85,8 @@ impl Progress {
         let mut all = decode(&bytes).map_err(content(&file))?;
         for (probe, name) in probes.iter_mut().zip(names) {
             let prefix = format!("{name}/");
-            let mine: Vec<String> = all.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+            let mine: Vec<String> =
+                all.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
             let state: BTreeMap<String, Tensor> = mine
                 .into_iter()
                 .filter_map(|key| Some((key[prefix.len()..].to_owned(), all.remove(&key)?)))

@@ -1,6 +1,6 @@
 //! Rollouts: environments act in lockstep, and the encoder sees their images as one batch.
 //!
-//! An episode's place in its batch, and the batch's size, are given by the protocol alone: which other
+//! An episode's place in its batch, and the batch's size, are given by the plan alone: which other
 //! episodes are over, how many workers there are and where a run was interrupted changes nothing.
 
 use std::collections::VecDeque;
@@ -52,8 +52,6 @@ pub(super) struct Stage<'a> {
     pub(super) embedder: &'a Embedder<'a>,
     /// None where policies see the true state.
     pub(super) backbone: Option<&'a dyn Backbone>,
-    /// Episodes of one batch.
-    pub(super) together: usize,
     /// Vectors of goals.
     pub(super) goals: &'a [Vec<f32>],
     /// Largest size of an action's numbers, where the suite has one.
@@ -123,19 +121,19 @@ impl Stage<'_> {
     ) -> Result<(), RunError> {
         let widest = batches.iter().map(Vec::len).max().unwrap_or(0);
         let lanes = lanes.clamp(1, batches.len().max(1));
-        let slots: Vec<usize> = (0..lanes)
-            .flat_map(|lane| (0..widest).map(move |slot| lane * self.together + slot))
-            .collect();
+        let slots: Vec<usize> =
+            (0..lanes).flat_map(|lane| (0..widest).map(move |slot| lane * widest + slot)).collect();
         if slots.is_empty() {
             return Ok(());
         }
-        let mut count = Count { spent: pool.spent(), restarts: pool.restarts(), ..Count::default() };
+        let mut count =
+            Count { spent: pool.spent(), restarts: pool.restarts(), ..Count::default() };
         let mut told = count;
         let space = pool.open(&slots, &self.environment)?;
         let mut waiting = batches.iter();
         let mut under_way = VecDeque::new();
         for (lane, jobs) in (0..lanes).zip(&mut waiting) {
-            under_way.push_back(self.begin(pool, probes, jobs, lane * self.together)?);
+            under_way.push_back(self.begin(pool, probes, jobs, lane * widest)?);
         }
         while let Some(mut running) = under_way.pop_front() {
             if interrupt::requested() {
@@ -217,7 +215,7 @@ impl Stage<'_> {
         if acting.is_empty() {
             return Ok(Vec::new());
         }
-        let vectors = self.vectors(&acting, space, count)?;
+        let vectors = self.vectors(&acting, running.jobs.len(), space, count)?;
         let mut asks = Vec::with_capacity(acting.len());
         for ((at, seen), vector) in acting.iter().zip(vectors) {
             let job = &running.jobs[*at];
@@ -239,16 +237,19 @@ impl Stage<'_> {
         Ok(asks)
     }
 
-    /// The vectors of what was seen: states as they are, images through the encoder in a batch of
-    /// `together`, each at its episode's place.
+    /// The vectors of what was seen: states as they are, images through the encoder in a batch of `batch`,
+    /// each at its episode's place.
     fn vectors(
         &self,
         acting: &[(usize, Observed)],
+        batch: usize,
         space: &Space,
         count: &mut Count,
     ) -> Result<Vec<Vec<f32>>, RunError> {
-        let Some(backbone) = self.backbone.filter(|_| self.observation.source == Source::Images) else {
-            let state = |(_, seen): &(usize, Observed)| seen.state.iter().map(|&x| x as f32).collect();
+        let Some(backbone) = self.backbone.filter(|_| self.observation.source == Source::Images)
+        else {
+            let state =
+                |(_, seen): &(usize, Observed)| seen.state.iter().map(|&x| x as f32).collect();
             return Ok(acting.iter().map(state).collect());
         };
         let began = Instant::now();
@@ -261,14 +262,15 @@ impl Stage<'_> {
             })
             .collect::<Result<_, RunError>>()?;
         let size = prepared.first().map_or(0, |(_, pixels)| pixels.len());
-        let mut pixels = vec![0.0; self.together * size];
+        let mut pixels = vec![0.0; batch * size];
         for (at, one) in &prepared {
             pixels[at * size..(at + 1) * size].copy_from_slice(one);
         }
-        let all = self.embedder.embed(backbone, pixels, self.together)?;
+        let all = self.embedder.embed(backbone, pixels, batch)?;
         count.images += acting.len() as u64;
         count.encode += began.elapsed().as_secs_f64();
-        let row = |at: usize| all[at * self.embedder.width..(at + 1) * self.embedder.width].to_vec();
+        let row =
+            |at: usize| all[at * self.embedder.width..(at + 1) * self.embedder.width].to_vec();
         Ok(acting.iter().map(|(at, _)| row(*at)).collect())
     }
 }

@@ -1,41 +1,65 @@
-//! From rollouts to numbers.
+//! From rollouts to a record's numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use schema::{EpochRecord, EpisodeRow, MetricValue, PolicyProtocol, Selection};
+use schema::{EpisodeRow, EpochRecord, MetricValue, PolicyProtocol, Selection};
+use tasks::robot::Scores;
 
 use super::progress::Progress;
 
-/// Mean score of each policy at each of its evaluations.
-struct Scores<'a> {
-    protocol: &'a PolicyProtocol,
-    /// Sum and number of the scores, by task, seed and epoch.
-    of: BTreeMap<(&'a str, u64, usize), (f64, usize)>,
+/// `score` and `score/TASK` at the last evaluation, at the best one for all, and with each policy at its
+/// own best, which is the published figure.
+pub(super) fn metrics(protocol: &PolicyProtocol, rows: &[EpisodeRow]) -> Vec<MetricValue> {
+    let scores = Scores::new(protocol, rows);
+    let chosen = [
+        (Selection::Last, scores.last()),
+        (Selection::Best, scores.best()),
+        (Selection::BestEach, scores.best_each()),
+    ];
+    let mut all = Vec::new();
+    for (selection, tasks) in chosen.into_iter().filter_map(|(s, tasks)| Some((s, tasks?))) {
+        let value = |name: String, value: f64| MetricValue {
+            name,
+            value,
+            ci_low: None,
+            ci_high: None,
+            selection,
+        };
+        all.push(value("score".to_owned(), Scores::suite(&tasks)));
+        all.extend(tasks.into_iter().map(|(task, score)| value(format!("score/{task}"), score)));
+    }
+    all
 }
 
-impl<'a> Scores<'a> {
-    fn new(protocol: &'a PolicyProtocol, rows: &'a [EpisodeRow]) -> Self {
-        let mut of: BTreeMap<_, (f64, usize)> = BTreeMap::new();
-        for row in rows {
-            let one = of.entry((row.task.as_str(), row.seed, row.epoch as usize)).or_default();
-            one.0 += row.score;
-            one.1 += 1;
+/// One line an epoch at which a task was evaluated: its score over seeds, and the suite's where every
+/// task was.
+pub(super) fn curve(protocol: &PolicyProtocol, progress: &Progress) -> Vec<EpochRecord> {
+    let scores = Scores::new(protocol, &progress.rows);
+    let epochs: BTreeSet<usize> =
+        protocol.tasks.iter().flat_map(|task| task.evaluations.iter().copied()).collect();
+    let line = |epoch: usize| {
+        let mut metrics = BTreeMap::new();
+        let (mut losses, mut all) = (Vec::new(), BTreeMap::new());
+        for task in &protocol.tasks {
+            let Some(at) = task.evaluations.iter().position(|&e| e == epoch) else { continue };
+            if let Some(score) = scores.task(&task.name, epoch) {
+                metrics.insert(format!("score/{}", task.name), score);
+                all.insert(task.name.clone(), score);
+            }
+            let of = progress.losses.get(at).into_iter().flatten();
+            let prefix = format!("{}/", task.name);
+            losses.extend(of.filter(|(name, _)| name.starts_with(&prefix)).map(|(_, loss)| *loss));
         }
-        Self { protocol, of }
-    }
-
-    /// A policy's mean score at an epoch.
-    fn at(&self, task: &'a str, seed: u64, epoch: usize) -> Option<f64> {
-        self.of.get(&(task, seed, epoch)).map(|(sum, count)| sum / *count as f64)
-    }
-
-    /// Mean over seeds of what `of` says about a policy.
-    fn over_seeds(&self, of: impl Fn(u64) -> Option<f64>) -> Option<f64> {
-        let scores: Option<Vec<f64>> = self.protocol.seeds.iter().map(|&seed| of(seed)).collect();
-        scores.filter(|scores| !scores.is_empty()).map(|scores| mean(&scores))
-    }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+        if all.len() == protocol.tasks.len() {
+            metrics.insert("score".to_owned(), Scores::suite(&all));
+        }
+        let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+        EpochRecord {
+            epoch,
+            loss: (!losses.is_empty()).then_some(loss),
+            skipped_groups: 0,
+            metrics,
+        }
+    };
+    epochs.into_iter().map(line).collect()
 }

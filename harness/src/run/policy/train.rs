@@ -6,6 +6,7 @@ use schema::{ObservationStage, PolicyTask, PolicyTraining};
 use tasks::random::shuffled;
 
 use super::inputs::Inputs;
+use crate::backbone::BackboneError;
 use crate::interrupt;
 use crate::run::RunError;
 
@@ -38,35 +39,30 @@ impl Lesson<'_> {
         Ok(Policy::new(config, self.training, seed, self.device)?)
     }
 
-    /// Trains until `epochs` are done. Every frame of every demonstration once an epoch, in an order that
-    /// depends on seed, task and epoch alone; the incomplete last batch counts, unless it is a single
-    /// frame, of which batch norm cannot tell a variance.
-    pub(super) fn train(&self, probe: &mut Probe, epochs: usize) -> Result<(), RunError> {
-        while probe.epoch < epochs {
-            let tag = format!("policy/order/{}/{}/{}", self.suite, self.task.name, probe.epoch);
-            let order = shuffled(probe.seed, &tag, self.inputs.len());
-            let (mut sum, mut steps) = (0.0, 0);
-            for batch in order.chunks(self.training.batch.max(1)) {
-                if batch.len() == 1 && self.training.input_norm.is_some() {
-                    continue;
-                }
-                if interrupt::requested() {
-                    return Err(RunError::Interrupted);
-                }
-                let (inputs, actions) = self.inputs.batch(self.stage, batch);
-                let tensor = |values: Vec<f32>| {
-                    let shape = (batch.len(), values.len() / batch.len());
-                    Tensor::from_vec(values, shape, self.device)
-                };
-                let candle = crate::backbone::BackboneError::Candle;
-                let inputs = tensor(inputs).map_err(candle)?;
-                let actions = tensor(actions).map_err(candle)?;
-                sum += f64::from(probe.policy.step(&inputs, &actions)?);
-                steps += 1;
+    /// Trains for an epoch: every frame of every demonstration once, in an order that depends on seed, task
+    /// and epoch alone. The incomplete last batch counts, unless it is a single frame, of which batch norm
+    /// cannot tell a variance.
+    pub(super) fn train(&self, probe: &mut Probe) -> Result<(), RunError> {
+        let tag = format!("policy/order/{}/{}/{}", self.suite, self.task.name, probe.epoch);
+        let order = shuffled(probe.seed, &tag, self.inputs.len());
+        let (mut sum, mut steps) = (0.0, 0);
+        for batch in order.chunks(self.training.batch.max(1)) {
+            if batch.len() == 1 && self.training.input_norm.is_some() {
+                continue;
             }
-            probe.epoch += 1;
-            probe.losses.push(sum / f64::from(steps.max(1)));
+            if interrupt::requested() {
+                return Err(RunError::Interrupted);
+            }
+            let (inputs, actions) = self.inputs.batch(self.stage, batch);
+            let tensor = |values: Vec<f32>| {
+                let shape = (batch.len(), values.len() / batch.len());
+                Tensor::from_vec(values, shape, self.device).map_err(BackboneError::Candle)
+            };
+            sum += f64::from(probe.policy.step(&tensor(inputs)?, &tensor(actions)?)?);
+            steps += 1;
         }
+        probe.epoch += 1;
+        probe.losses.push(sum / f64::from(steps.max(1)));
         Ok(())
     }
 }
