@@ -90,7 +90,10 @@ fn by_task(run: &Run<'_>, notes: &mut Vec<String>) -> Vec<(String, Scores)> {
             return from_curve(run);
         }
     };
-    let mut tasks: Vec<(String, BTreeMap<u32, BTreeMap<u64, (f64, f64)>>)> = Vec::new();
+    /// Sum and number of the scores, by seed.
+    type Seeds = BTreeMap<u64, (f64, f64)>;
+    type Epochs = BTreeMap<u32, Seeds>;
+    let mut tasks: Vec<(String, Epochs)> = Vec::new();
     for row in rows {
         let place = tasks.iter().position(|(task, _)| *task == row.task).unwrap_or_else(|| {
             tasks.push((row.task.clone(), BTreeMap::new()));
@@ -101,13 +104,13 @@ fn by_task(run: &Run<'_>, notes: &mut Vec<String>) -> Vec<(String, Scores)> {
         *sum += row.score;
         *count += 1.0;
     }
-    let over_seeds = |seeds: BTreeMap<u64, (f64, f64)>| {
+    let over_seeds = |seeds: Seeds| {
         let means: Vec<f64> = seeds.into_values().map(|(sum, count)| sum / count).collect();
         let low = means.iter().copied().fold(f64::INFINITY, f64::min);
         let high = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (low, means.iter().sum::<f64>() / means.len() as f64, high)
     };
-    let scores = |(task, epochs): (String, BTreeMap<u32, BTreeMap<u64, (f64, f64)>>)| {
+    let scores = |(task, epochs): (String, Epochs)| {
         (task, epochs.into_iter().map(|(epoch, seeds)| (epoch, over_seeds(seeds))).collect())
     };
     tasks.into_iter().map(scores).collect()
