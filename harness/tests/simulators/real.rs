@@ -85,7 +85,7 @@ fn a_killed_run_leaves_no_worker() {
     child.kill().unwrap();
     child.wait().unwrap();
     let began = Instant::now();
-    while workers.iter().any(|id| std::path::Path::new(&format!("/proc/{id}")).exists()) {
+    while workers.iter().any(|id| Path::new(&format!("/proc/{id}")).exists()) {
         assert!(began.elapsed() < Duration::from_secs(10), "workers are left: {workers:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
