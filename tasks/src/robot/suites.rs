@@ -213,8 +213,9 @@ impl Suite {
         };
         let (demonstrations, epochs, episodes, horizon) = match variant {
             Variant::Published => (demonstrations, epochs, episodes, horizon),
-            Variant::Lite => (demonstrations.min(25), epochs.min(100), episodes.min(10), horizon),
-            Variant::Sample => (2, 4, 2, horizon.min(50)),
+            // 16 episodes are one batch of the encoder.
+            Variant::Lite => (demonstrations.min(25), epochs.min(100), 16, horizon),
+            Variant::Sample => (2, 3, 4, horizon.min(25)),
         };
         PolicyTask {
             name: name.to_owned(),

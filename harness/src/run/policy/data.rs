@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::Array3;
 use schema::{ObservationStage, PolicyTask, Source};
 use serde_json::Value;
-use tasks::robot::{Demonstration, Demonstrations, Frames as Decoded, Suite};
+use tasks::robot::{Demonstration, Demonstrations, Frames as Decoded, Origin, Suite};
 
 use super::inputs::{Inputs, Sample};
 use crate::run::RunError;
@@ -48,6 +48,11 @@ impl Lesson {
     /// Demonstrations of which vectors are needed.
     pub(super) fn needed(&self) -> usize {
         self.task.demonstrations + self.goals.len()
+    }
+
+    /// Whether its demonstrations are generated.
+    pub(super) fn is_made(&self) -> bool {
+        matches!(self.demonstrations.origin(), Origin::Made(_))
     }
 
     pub(super) fn repeat(&self) -> usize {

@@ -1,6 +1,6 @@
 //! What is to be done with a suite: which tasks, by which protocol, in which simulators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use schema::{
@@ -137,6 +137,21 @@ fn open_with<'a>(
         }
         lessons.push(Lesson::new(suite, task, found)?);
     }
+    // Nobody has shown what to do after the end of the longest demonstration.
+    let mut steps = BTreeSet::new();
+    for lesson in lessons.iter_mut().filter(|l| l.is_made()) {
+        let longest =
+            (0..lesson.task.demonstrations).map(|at| lesson.demonstrations.frames(at)).max();
+        let longest = longest.unwrap_or(0);
+        if longest < lesson.task.horizon / lesson.repeat().max(1) {
+            lesson.task.horizon = longest;
+            steps.insert(longest.to_string());
+        }
+    }
+    if !steps.is_empty() {
+        let steps: Vec<String> = steps.into_iter().collect();
+        departures.push_str(&format!("+steps={}", steps.join(",")));
+    }
     let Some(first) = lessons.first() else {
         let tasks = missing.join(", ");
         return Err(unfit(format!("none of {tasks}")));
@@ -146,9 +161,8 @@ fn open_with<'a>(
         departures.push_str(&format!("+tasks={}", tasks.join(",")));
         host.reporter.warn(format!("{name}: no demonstrations of {}", missing.join(", ")));
     }
-    let is_made = |l: &Lesson| matches!(l.demonstrations.origin(), Origin::Made(_));
-    let made = is_made(first);
-    if lessons.iter().any(|lesson| is_made(lesson) != made) {
+    let made = first.is_made();
+    if lessons.iter().any(|lesson| lesson.is_made() != made) {
         return Err(unfit("some are published and some generated; expected one kind".to_owned()));
     }
     let render = first.demonstrations.render(suite);

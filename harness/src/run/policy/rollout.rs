@@ -63,7 +63,7 @@ pub(super) struct Stage<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Took {
     /// Seconds, by all workers together for physics and rendering.
-    pub(super) seconds: [(&'static str, f64); 4],
+    pub(super) seconds: [(&'static str, f64); 5],
     pub(super) images: u64,
     pub(super) steps: u64,
     pub(super) restarts: u64,
@@ -75,6 +75,8 @@ struct Count {
     spent: Spent,
     restarts: u64,
     encode: f64,
+    /// Seconds altogether, since environments are open.
+    rollout: f64,
     images: u64,
     steps: u64,
 }
@@ -88,6 +90,7 @@ impl Count {
                 ("render", now.render - then.render),
                 ("wait", now.waiting - then.waiting),
                 ("encode", self.encode - before.encode),
+                ("rollout", self.rollout - before.rollout),
             ],
             images: self.images - before.images,
             steps: self.steps - before.steps,
@@ -130,6 +133,7 @@ impl Stage<'_> {
             Count { spent: pool.spent(), restarts: pool.restarts(), ..Count::default() };
         let mut told = count;
         let space = pool.open(&slots, &self.environment)?;
+        let began = Instant::now();
         let mut waiting = batches.iter();
         let mut under_way = VecDeque::new();
         for (lane, jobs) in (0..lanes).zip(&mut waiting) {
@@ -147,6 +151,7 @@ impl Stage<'_> {
                 continue;
             }
             count.spent = pool.spent();
+            count.rollout = began.elapsed().as_secs_f64();
             count.restarts = pool.restarts();
             let (offset, took) = (running.offset, count.since(&told));
             told = count;
