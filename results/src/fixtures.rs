@@ -7,9 +7,11 @@ use schema::{
     EpisodeRow, EvaluationStage, FORMAT, FeatureStage, Fingerprint, HeadStage, HostRecord,
     IMAGENET_MEAN, IMAGENET_STD, ImageStage, KPrediction, KnnProtocol, MetricValue, Objective,
     ObservationStage, Outcome, PolicyProtocol, PolicyTask, PolicyTraining, PredictionRow, Protocol,
-    Render, RolloutStage, RunPlan, RunRecord, SampleStage, SegmentationRow, Selection,
+    Render, RolloutStage, RunPlan, RunRecord, SampleRows, SampleStage, SegmentationRow, Selection,
     SimulatorStage, Source, SplitRecord, Stages, TaskHead, Tokens, TrainingStage, VoteStage,
 };
+
+use crate::statistics::Samples;
 
 const K: [usize; 4] = [10, 20, 100, 200];
 
@@ -405,4 +407,17 @@ pub fn episode_rows(episodes: u32) -> Vec<EpisodeRow> {
         }
     }
     rows
+}
+
+/// The metrics that rollouts give.
+pub fn policy_metrics(rows: &[EpisodeRow]) -> Vec<MetricValue> {
+    let rows = SampleRows::Policy(rows.to_vec());
+    let at = |selection| {
+        let samples = Samples::at(&rows, selection);
+        let named = samples.metrics().map(str::to_owned).zip(samples.values());
+        let metric =
+            |(name, value)| MetricValue { name, value, ci_low: None, ci_high: None, selection };
+        named.map(metric).collect::<Vec<_>>()
+    };
+    [Selection::Last, Selection::BestEach, Selection::Best].map(at).concat()
 }

@@ -27,7 +27,7 @@ pub(crate) fn chosen_by(plan: &RunPlan) -> Option<&'static str> {
 }
 
 /// The selection shown: the one asked for, else `best`. A run that has no epochs has only `last`.
-/// Policies have no epoch in common to choose: their best is `best-each`, each policy's best evaluation.
+/// Policies whose tasks are evaluated at different epochs have no `best`: theirs is `best-each`.
 pub(crate) fn selection(record: &RunRecord, asked: Option<Selection>) -> Selection {
     let asked = asked.unwrap_or(Selection::Best);
     let there = |selection| record.outcome.metrics.iter().any(|m| m.selection == selection);

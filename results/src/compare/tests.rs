@@ -6,10 +6,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::Store;
 use crate::fixtures::{
-    dense_record, depth_rows, episode_rows, plan, policy_record, prediction_rows,
+    dense_record, depth_rows, episode_rows, plan, policy_metrics, policy_record, prediction_rows,
     segmentation_rows, untrained,
 };
-use crate::statistics::policy_metrics;
 
 struct World {
     _root: TempDir,

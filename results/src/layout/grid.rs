@@ -295,7 +295,7 @@ impl Filling<'_> {
             let metrics = record.outcome.metrics.iter();
             metrics.filter(move |m| m.selection == selection).find(named)
         };
-        // Policies have no epoch in common: their best is each one's own.
+        // Policies may have no epoch in common: their best is then each one's own.
         let best = self.selection != Selection::Last && is_policy(&record.plan);
         let other = if best { Selection::BestEach } else { Selection::Last };
         at(self.selection).or_else(|| at(other)).or_else(|| at(Selection::Last))
@@ -321,6 +321,9 @@ impl Filling<'_> {
         if trained && metric.selection == Selection::Last && self.selection != Selection::Last {
             let last = if is_policy(&record.plan) { "last evaluation" } else { "last epoch" };
             say(last.to_owned());
+        }
+        if self.selection == Selection::Best && metric.selection == Selection::BestEach {
+            say("each policy at its best evaluation".to_owned());
         }
         let protocol = self.protocol(&record.plan);
         let base = protocol.split('+').next().unwrap_or_default();

@@ -38,7 +38,8 @@ fn caption(layout: &Layout, grid: &Grid) -> Vec<String> {
     if of(true) {
         let evaluation = match grid.selection {
             Selection::Last => "the last evaluation",
-            Selection::Best | Selection::BestEach => "each at its best evaluation",
+            Selection::Best => "the evaluation, the same for all, chosen by score",
+            Selection::BestEach => "each at its best evaluation",
         };
         told.push(format!("Policies: {evaluation}."));
     }

@@ -95,7 +95,7 @@ fn rollouts(more: u32) -> Vec<schema::EpisodeRow> {
 fn cloned() -> Vec<RunRecord> {
     let run = |(name, more): (&str, u32)| {
         let mut record = policy_record(name, "metaworld", 80.0);
-        record.outcome.metrics = crate::statistics::policy_metrics(&rollouts(more));
+        record.outcome.metrics = crate::fixtures::policy_metrics(&rollouts(more));
         record.outcome.curve = (0..8)
             .map(|at| EpochRecord {
                 epoch: if at == 0 { 1 } else { at * 5 + 1 },

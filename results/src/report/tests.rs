@@ -8,11 +8,10 @@ use schema::{EpochRecord, RunRecord, SampleRows};
 use super::*;
 use crate::Store;
 use crate::fixtures::{
-    dense_record, depth_rows, episode_rows, mixed_records, on_sample_data, plan, policy_record,
-    record, segmentation_rows, untrained, without_epochs,
+    dense_record, depth_rows, episode_rows, mixed_records, on_sample_data, plan, policy_metrics,
+    policy_record, record, segmentation_rows, untrained, without_epochs,
 };
 use crate::picture::rollout::{Episode, write};
-use crate::statistics::policy_metrics;
 
 fn curved(mut record: RunRecord, epochs: usize) -> RunRecord {
     let metrics: std::collections::BTreeMap<_, _> =

@@ -43,7 +43,7 @@ use serde::Serialize;
 
 pub use bootstrap::{Estimate, estimates};
 pub use paired::{Paired, PairingError, paired};
-pub use policies::{policy_metrics, selected};
+pub(crate) use policies::selected;
 pub use samples::Samples;
 pub use several::{holm, mean_sd, ranks};
 

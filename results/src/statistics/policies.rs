@@ -2,29 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use schema::{EpisodeRow, MetricValue, SampleRows, Selection};
+use schema::{EpisodeRow, Selection};
 
-use super::Samples;
+/// Sum of the scores and number of the episodes, by epoch.
+type Evaluations = BTreeMap<u32, (f64, f64)>;
+type Policies<'a> = BTreeMap<(&'a str, u64), Evaluations>;
 
-/// The rollouts of one evaluation of each policy (task and seed), in their order: of the last for
-/// [`Selection::Last`], else of the policy's best by mean score, the first of equal ones.
-pub fn selected(rows: &[EpisodeRow], selection: Selection) -> Vec<&EpisodeRow> {
-    /// Sum of the scores and number of the episodes, by epoch.
-    type Evaluations = BTreeMap<u32, (f64, f64)>;
-    let mut policies: BTreeMap<(&str, u64), Evaluations> = BTreeMap::new();
+/// The rollouts of one evaluation of each policy (task and seed), in their order: of the last; for
+/// [`Selection::Best`] of the one, the same for all, at which the suite's score is best; for
+/// [`Selection::BestEach`], and where policies were not evaluated at the same epochs, of each policy's own
+/// best by mean score. Of equal ones the first.
+pub(crate) fn selected(rows: &[EpisodeRow], selection: Selection) -> Vec<&EpisodeRow> {
+    let mut policies = Policies::new();
     for row in rows {
         let evaluations = policies.entry((&row.task, row.seed)).or_default();
         let (sum, count) = evaluations.entry(row.epoch).or_default();
         *sum += row.score;
         *count += 1.0;
     }
+    let common = (selection == Selection::Best).then(|| best_of_all(&policies)).flatten();
     let chosen = |evaluations: Evaluations| match selection {
         Selection::Last => evaluations.into_keys().next_back(),
-        // Of equal ones the last found is the greatest: backwards, the first evaluation.
-        Selection::Best | Selection::BestEach => {
-            let means = evaluations.into_iter().rev().map(|(epoch, (sum, n))| (epoch, sum / n));
-            means.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(epoch, _)| epoch)
-        }
+        Selection::Best | Selection::BestEach => common.or_else(|| {
+            first_best(evaluations.into_iter().map(|(epoch, (sum, n))| (epoch, sum / n)))
+        }),
     };
     let epochs: BTreeMap<(&str, u64), Option<u32>> =
         policies.into_iter().map(|(policy, of)| (policy, chosen(of))).collect();
@@ -32,26 +33,34 @@ pub fn selected(rows: &[EpisodeRow], selection: Selection) -> Vec<&EpisodeRow> {
     rows.iter().filter(of_it).collect()
 }
 
-/// The metrics of policies, without intervals: `score`, the mean over tasks of the mean over seeds of
-/// the mean over episodes, and `score/TASK`, at the last evaluation (`last`) and at each policy's best
-/// (`best-each`, as CortexBench reports it). Tasks in the order of their first rows.
-pub fn policy_metrics(rows: &[EpisodeRow]) -> Vec<MetricValue> {
-    let rows = SampleRows::Policy(rows.to_vec());
-    let at = |selection| {
-        let samples = Samples::at(&rows, selection);
-        let named = samples.metrics().map(str::to_owned).zip(samples.values());
-        let metric =
-            |(name, value)| MetricValue { name, value, ci_low: None, ci_high: None, selection };
-        named.map(metric).collect::<Vec<_>>()
+/// The epoch of the best suite's score; none where policies have other epochs than one another.
+fn best_of_all(policies: &Policies<'_>) -> Option<u32> {
+    let first = policies.values().next()?;
+    if policies.values().any(|other| !other.keys().eq(first.keys())) {
+        return None;
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let suite = |epoch: &u32| {
+        let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for ((task, _), of) in policies {
+            tasks.entry(task).or_default().extend(of.get(epoch).map(|(sum, count)| sum / count));
+        }
+        mean(&tasks.values().map(|scores| mean(scores)).collect::<Vec<_>>())
     };
-    [Selection::Last, Selection::BestEach].map(at).concat()
+    first_best(first.keys().map(|epoch| (*epoch, suite(epoch))))
+}
+
+fn first_best(scores: impl Iterator<Item = (u32, f64)>) -> Option<u32> {
+    scores.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(epoch, _)| epoch)
 }
 
 #[cfg(test)]
 mod tests {
+    use schema::SampleRows;
+
     use super::*;
-    use crate::fixtures::episode_rows;
-    use crate::statistics::attach;
+    use crate::fixtures::{episode_rows, policy_metrics};
+    use crate::statistics::{Samples, attach};
 
     fn epochs(rows: &[EpisodeRow], selection: Selection) -> Vec<(String, u64, u32)> {
         let mut found: Vec<_> = selected(rows, selection)
@@ -74,6 +83,16 @@ mod tests {
         assert_eq!(epochs(&rows, Selection::Last), expected);
         let expected: Vec<_> = policies([11, 11, 11, 6]);
         assert_eq!(epochs(&rows, Selection::BestEach), expected);
+        // For all, the later one; where one has none in common with the others, its own.
+        let expected: Vec<_> = policies([11, 11, 11, 11]);
+        assert_eq!(epochs(&rows, Selection::Best), expected);
+        let score =
+            |selection| Samples::at(&SampleRows::Policy(rows.clone()), selection).values()[0];
+        assert_eq!([Selection::Best, Selection::BestEach].map(score), [65.0, 70.0]);
+        let mut other = rows.clone();
+        other.iter_mut().filter(|row| row.seed == 100 && row.epoch == 6).for_each(|r| r.epoch = 5);
+        let expected: Vec<_> = policies([11, 11, 11, 6]);
+        assert_eq!(epochs(&other, Selection::Best), expected);
         // Of equal ones the first.
         rows.iter_mut().for_each(|row| row.score = 50.0);
         let expected: Vec<_> = policies([6, 6, 6, 6]);

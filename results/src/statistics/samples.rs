@@ -75,7 +75,7 @@ impl Samples {
     }
 
     /// As [`new`](Self::new); of policies, the episodes of the evaluations that `selection` chooses:
-    /// each policy's last, or else its best.
+    /// each policy's last, the best of all together, or each one's own best.
     pub fn at(rows: &SampleRows, selection: Selection) -> Self {
         match rows {
             SampleRows::Knn(rows) => knn(rows),
