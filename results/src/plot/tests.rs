@@ -301,6 +301,7 @@ fn one_task_of_policies_is_drawn_alone() {
     // The other kinds take policies as they take images.
     for kind in [Kind::Bars, Kind::Errors, Kind::Wins] {
         assert!(svg(None, kind).contains("metaworld"), "{kind:?}");
+        assert!(svg(None, kind).to_lowercase().contains("episodes"), "{kind:?}");
     }
 }
 
