@@ -108,7 +108,7 @@ pub(super) fn install(
                     "--no-deps",
                     "-r",
                 ]);
-                reporter.say("installing the simulators (about 500 MB)");
+                reporter.say("installing the simulators (1.4 GB on disk)");
                 step("pip install", command.arg(&lock), reporter)
             })
             .and_then(|()| {

@@ -38,12 +38,12 @@ class ControlSuite(Environment):
         )
         actions = self._simulator.action_spec()
         self._low, self._high = actions.minimum, actions.maximum
-        observations = self._simulator.observation_spec().values()
+        observations = self._simulator.observation_spec()
         self.spec = Spec(
             low=-np.ones(actions.shape),
             high=np.ones(actions.shape),
             proprio=0,
-            state=sum(int(np.prod(part.shape)) for part in observations),
+            state=self._numbers({name: np.zeros(part.shape) for name, part in observations.items()}).size,
             image=(render.side, render.side, 3),
             horizon=SIMULATOR_STEPS // repeat,
         )
@@ -77,7 +77,15 @@ class ControlSuite(Environment):
         return np.empty(0)
 
     def state(self) -> np.ndarray:
-        return np.concatenate([np.ravel(part) for part in self._observation.values()])
+        return self._numbers(self._observation)
+
+    def _numbers(self, observation: dict) -> np.ndarray:
+        """The observation, flat; the reacher's angles, which turn without end, as cosines and sines."""
+        parts = dict(observation)
+        if self._task == "reacher_easy":
+            angles = parts["position"]
+            parts["position"] = np.concatenate([np.cos(angles), np.sin(angles)])
+        return np.concatenate([np.ravel(part) for part in parts.values()])
 
     def image(self) -> np.ndarray:
         return self._camera.image()

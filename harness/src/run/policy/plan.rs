@@ -267,7 +267,8 @@ pub(in crate::run) fn plan(
         observation: ObservationStage {
             revision: 1,
             source,
-            frames: data.suite.frames,
+            // A state has velocities: it needs no history, and cloned from one a policy repeats itself.
+            frames: if source == Source::State { 1 } else { data.suite.frames },
             proprioception: data.suite.proprio && source == Source::Images,
         },
         training: data.training.clone(),
