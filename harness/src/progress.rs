@@ -129,14 +129,15 @@ impl Bar {
         let Some(plain) = &self.plain else { return };
         let mut plain = plain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = *plain.first.get_or_insert(done);
-        if plain.last.elapsed() < plain.every || done <= first {
+        if plain.last.elapsed() < plain.every {
             return;
         }
         plain.last = Instant::now();
         let rate = done.saturating_sub(first) as f64 / plain.began.elapsed().as_secs_f64();
         let left = plain.total.saturating_sub(done) as f64 / rate;
+        let left = if rate > 0.0 { format!("{left:.0}") } else { "?".to_owned() };
         let Plain { label, unit, total, .. } = &*plain;
-        eprintln!("{label}: {done}/{total} {unit}, {rate:.1} {unit}/s, {left:.0} s left");
+        eprintln!("{label}: {done}/{total} {unit}, {rate:.1} {unit}/s, {left} s left");
     }
 }
 

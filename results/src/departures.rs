@@ -16,7 +16,8 @@ pub(crate) fn differs(plan: &RunPlan) -> Option<String> {
         }
     };
     say("made", "cloned from generated demonstrations, not from the published ones");
-    say("lite", "fewer tasks, rollouts and evaluations, and simpler images");
+    say("lite", "fewer tasks, demonstrations, seeds and evaluations");
+    say("render=fast", "simpler images");
     say("sample", "a trial of few demonstrations and rollouts");
     if name.contains("simulators=") {
         let versions = policy.simulator.versions.join(", ");
@@ -55,7 +56,7 @@ mod tests {
             assert!(told.contains(word), "{told}");
             assert!(told.ends_with("; not comparable with published figures"), "{told}");
         }
-        insta::assert_snapshot!(told("cortexbench-lite+made+tasks=reach").unwrap(), @"cloned from generated demonstrations, not from the published ones; fewer tasks, rollouts and evaluations, and simpler images; not comparable with published figures");
+        insta::assert_snapshot!(told("cortexbench-lite+made+tasks=reach").unwrap(), @"cloned from generated demonstrations, not from the published ones; fewer tasks, demonstrations, seeds and evaluations; not comparable with published figures");
         let mut state = policy_record("state", "metaworld", 80.0);
         if let Stages::Policy(policy) = &mut state.plan.protocol.stages {
             policy.observation.source = Source::State;

@@ -31,8 +31,8 @@ pub(super) fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<u8, CliEr
         folder("cache", &locate::cache()),
         hub_cache(),
         token(),
-        simulators(reporter),
     ];
+    checks.extend(simulators(reporter));
     let mut names: Vec<&str> = CELLS.iter().map(|(dataset, _)| *dataset).collect();
     names.dedup();
     for name in names {
@@ -88,20 +88,28 @@ fn gpu() -> Check {
     }
 }
 
-/// Whether the simulators answer; `simulators check` renders with each.
-fn simulators(reporter: &Reporter) -> Check {
+/// Whether the simulators answer and, for each suite, a frame and a step of its first task.
+fn simulators(reporter: &Reporter) -> Vec<Check> {
     let name = "simulators";
-    match Simulators::find(&locate::cache(), reporter) {
-        Ok(found) => {
-            let found = format!("{}, rendering with {}", found.versions().join(", "), found.gl());
-            Check { name, ok: true, found }
-        }
+    let found = match Simulators::find(&locate::cache(), reporter) {
+        Ok(found) => found,
         Err(SimulatorError::NotInstalled { .. }) => {
             let found = "not installed (`pixio-eval simulators install`)".to_owned();
-            Check { name, ok: false, found }
+            return vec![Check { name, ok: false, found }];
         }
-        Err(error) => Check { name, ok: false, found: error.to_string() },
+        Err(error) => return vec![Check { name, ok: false, found: error.to_string() }],
+    };
+    let mut checks = vec![Check { name, ok: true, found: found.versions().join(", ") }];
+    for suite in tasks::robot::SUITES {
+        for task in suite.tasks().take(1) {
+            let (ok, told) = match super::simulators::one(&found, suite, task) {
+                Ok(told) => (true, told),
+                Err(error) => (false, error.to_string()),
+            };
+            checks.push(Check { name, ok, found: format!("{}/{task}: {told}", suite.name) });
+        }
     }
+    checks
 }
 
 fn folder(name: &'static str, path: &Path) -> Check {

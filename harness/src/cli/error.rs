@@ -188,6 +188,7 @@ fn simulator_hints(error: &SimulatorError) -> Vec<String> {
         SimulatorError::Install { .. } => {
             "nothing half made is left; --python PATH chooses another Python (3.11 has every suite)"
         }
+        SimulatorError::GaveUp { last, .. } => return simulator_hints(last),
         SimulatorError::Hung { .. } => "PIXIO_EVAL_SIMULATOR_TIMEOUT=SECONDS gives it longer",
         _ => "`pixio-eval simulators check` tries each of them",
     };

@@ -1,9 +1,9 @@
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use schema::Render;
 use serde::Serialize;
 use serde_json::Value;
+use tasks::robot::Suite;
 
 use super::{CliError, EXIT_DONE, EXIT_FAILED, print, print_json};
 use crate::locate;
@@ -54,7 +54,7 @@ fn check(args: &CheckArgs, simulators: &Simulators<'_>) -> Result<u8, CliError> 
     let mut checked = Vec::new();
     for suite in tasks::robot::SUITES {
         for task in suite.tasks() {
-            let found = one(simulators, suite.name, task, suite.side);
+            let found = one(simulators, suite, task);
             if matches!(found, Err(SimulatorError::Interrupted)) {
                 return Err(CliError::Interrupted);
             }
@@ -77,16 +77,15 @@ fn check(args: &CheckArgs, simulators: &Simulators<'_>) -> Result<u8, CliError> 
 }
 
 /// One reset and one step with images, in a process of its own.
-fn one(
+pub(super) fn one(
     simulators: &Simulators<'_>,
-    suite: &str,
+    suite: &Suite,
     task: &str,
-    side: usize,
 ) -> Result<String, SimulatorError> {
     let began = Instant::now();
     let mut pool = Pool::start(simulators, 1, 1, true)?;
-    let render = Render { side, shadows: true, reflections: true, samples: 4 };
-    let (suite, task) = (suite.to_owned(), task.to_owned());
+    let render = suite.render();
+    let (suite, task) = (suite.name.to_owned(), task.to_owned());
     let space = pool.open(&[0], &Environment { suite, task, render, repeat: 1 })?;
     pool.step(vec![(0, Ask::Reset { seed: 0, start: Value::Null })])?;
     let opened = began.elapsed();

@@ -280,6 +280,10 @@ impl Host<'_> {
                 ));
                 Ok(None)
             }
+            Err(RunError::Simulator(error)) if !asked => {
+                self.reporter.warn(format!("{suite}: skipped, {error}"));
+                Ok(None)
+            }
             opened => opened.map(Some),
         }
     }

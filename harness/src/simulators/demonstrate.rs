@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use schema::Render;
 use serde_json::Value;
 use tasks::robot::{MadeBy, Recorded, Suite, Variant, Writer};
 
@@ -13,6 +12,11 @@ use crate::run::RunError;
 
 /// Mean score below which whole demonstrations are refused: a policy cannot be judged by worse ones.
 const LEAST: f64 = 80.0;
+
+/// Episodes recorded at once, at most: each holds all its images.
+const AT_ONCE: usize = 8;
+/// How often an episode is recorded anew when a worker fails.
+const TRIES: usize = 3;
 
 /// What is to be demonstrated.
 pub struct Wanted<'a> {
@@ -46,18 +50,13 @@ pub fn make(
     reporter: &Reporter,
 ) -> Result<PathBuf, RunError> {
     let &Wanted { suite, task, seed, repeat, fast, .. } = wanted;
-    let render = Render {
-        side: suite.side,
-        shadows: !fast && !suite.tests_on_demonstrations(),
-        reflections: !fast,
-        samples: if fast { 0 } else { 4 },
-    };
+    let render = if fast { suite.fast() } else { suite.render() };
     let published = suite.setup(Variant::Published).tasks;
     let published = published.into_iter().find(|known| known.name == task);
     let tested = if suite.tests_on_demonstrations() { 25 } else { 0 };
     let usual = published.map_or(0, |task| task.demonstrations) + tested;
     let count = wanted.count.unwrap_or(usual).max(1);
-    let slots: Vec<usize> = (0..wanted.workers.clamp(1, count)).collect();
+    let slots: Vec<usize> = (0..wanted.workers.clamp(1, count.min(AT_ONCE))).collect();
     let mut pool = Pool::start(simulators, slots.len(), slots.len(), true)?;
     let (suite_name, task_name) = (suite.name.to_owned(), task.to_owned());
     let environment = Environment { suite: suite_name, task: task_name, render, repeat };
@@ -79,7 +78,7 @@ pub fn make(
     bar.set(0);
     for first in (0..count).step_by(slots.len()) {
         let seeds: Vec<u64> = (first..count).take(slots.len()).map(|at| seed + at as u64).collect();
-        for one in record(&mut pool, &seeds, steps)? {
+        for one in undisturbed(&mut pool, simulators, &environment, &seeds, steps)? {
             writer.add(&one)?;
         }
         bar.set((first + seeds.len()) as u64);
@@ -95,6 +94,31 @@ pub fn make(
     }
     reporter.say(format!("{}/{task}: {count} demonstrations, mean score {mean:.1}", suite.name));
     Ok(writer.finish()?)
+}
+
+/// Episodes during which no worker failed: an expert may remember what it did, which a new worker does not.
+fn undisturbed<'a>(
+    pool: &mut Pool<'a>,
+    simulators: &'a Simulators<'a>,
+    environment: &Environment,
+    seeds: &[u64],
+    steps: usize,
+) -> Result<Vec<Recorded>, RunError> {
+    let slots: Vec<usize> = (0..seeds.len()).collect();
+    for _ in 1..TRIES {
+        let before = pool.restarts();
+        match record(pool, seeds, steps) {
+            Ok(recorded) if pool.restarts() == before => return Ok(recorded),
+            Ok(_) => {}
+            Err(RunError::Simulator(error)) => {
+                simulators.note(&format!("{error}; its episodes are recorded again"));
+                *pool = Pool::start(simulators, slots.len(), slots.len(), true)?;
+                pool.open(&slots, environment)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    record(pool, seeds, steps)
 }
 
 /// One episode a seed, in lockstep.

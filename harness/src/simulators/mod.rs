@@ -24,6 +24,8 @@ use worker::{Worker, unusable};
 
 /// Version of the way workers are talked to.
 const PROTOCOL: u32 = 1;
+/// How often a worker is started before that is given up.
+const TRIES: usize = 3;
 /// How long starting Python may take.
 const HELLO: Duration = Duration::from_secs(120);
 
@@ -32,7 +34,6 @@ pub struct Simulators<'a> {
     python: PathBuf,
     package: PathBuf,
     versions: BTreeMap<String, String>,
-    gl: String,
     reporter: &'a Reporter,
 }
 
@@ -56,11 +57,11 @@ impl<'a> Simulators<'a> {
             return Err(SimulatorError::NotInstalled { python });
         }
         let package = install::package(cache)?;
-        let (versions, gl) = (BTreeMap::new(), String::new());
-        let mut found = Self { python, package, versions, gl, reporter };
+        let mut found = Self { python, package, versions: BTreeMap::new(), reporter };
         let (_, hello) = found.start()?;
         found.versions = hello.versions;
-        found.gl = hello.gl;
+        // What renders decides pixels as a library's version does.
+        found.versions.insert("gl".to_owned(), hello.gl);
         Ok(found)
     }
 
@@ -88,13 +89,22 @@ impl<'a> Simulators<'a> {
         format!("{library}-{version}")
     }
 
-    /// What renders: `egl`, `osmesa`, ...
-    pub fn gl(&self) -> &str {
-        &self.gl
-    }
-
+    /// A new worker; one that dies at once is tried again.
     fn worker(&self) -> Result<Worker, SimulatorError> {
-        Ok(self.start()?.0)
+        let mut last = match self.start() {
+            Ok((worker, _)) => return Ok(worker),
+            Err(error) => error,
+        };
+        for _ in 1..TRIES {
+            if matches!(last, SimulatorError::Interrupted | SimulatorError::Start { .. }) {
+                return Err(last);
+            }
+            last = match self.start() {
+                Ok((worker, _)) => return Ok(worker),
+                Err(error) => error,
+            };
+        }
+        Err(last)
     }
 
     fn start(&self) -> Result<(Worker, Hello), SimulatorError> {

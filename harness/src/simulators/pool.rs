@@ -146,6 +146,13 @@ struct Step {
     done: bool,
 }
 
+impl Drop for Pool<'_> {
+    /// All workers are told at once: each needs a moment to close its renderers.
+    fn drop(&mut self) {
+        self.workers.iter_mut().for_each(Worker::close);
+    }
+}
+
 impl<'a> Pool<'a> {
     /// Starts `workers` processes for `slots` environments.
     ///
@@ -180,11 +187,6 @@ impl<'a> Pool<'a> {
     /// Where time went so far.
     pub fn spent(&self) -> Spent {
         self.spent
-    }
-
-    /// Process numbers of the workers.
-    pub fn processes(&self) -> Vec<u32> {
-        self.workers.iter().map(Worker::id).collect()
     }
 
     /// Puts an environment into each slot, unless the same is there already.
@@ -252,7 +254,8 @@ impl<'a> Pool<'a> {
     fn opened(&mut self, slot: usize, environment: &Environment) -> Result<Space, SimulatorError> {
         let doing = opening(environment);
         let at = slot % self.workers.len();
-        let (value, _) = self.workers[at].receive(&doing, patience(OPENING))?;
+        let (value, _) =
+            self.workers[at].receive(&doing, patience(STEP).max(Duration::from_secs(OPENING)))?;
         let space: Space =
             serde_json::from_value(value).map_err(|error| unusable(&doing, error.to_string()))?;
         if space.low.len() != space.actions || space.high.len() != space.actions {

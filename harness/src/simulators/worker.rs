@@ -165,9 +165,9 @@ impl Worker {
         self.receive(doing, patience)
     }
 
-    /// Process number, for tests of what happens when it is killed.
-    pub(super) fn id(&self) -> u32 {
-        self.child.id()
+    /// Tells it that nothing more is asked: it ends when it has closed its renderers.
+    pub(super) fn close(&mut self) {
+        self.requests = None;
     }
 
     fn died(&mut self, doing: &str) -> SimulatorError {

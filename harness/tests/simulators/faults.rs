@@ -70,14 +70,18 @@ fn what_always_fails_is_given_up_and_said() {
 #[test]
 fn an_interrupted_run_leaves_no_worker_and_goes_on() {
     let Some(toy) = Toy::new() else { return };
-    let run = toy.run(&Toy::small("undisturbed", "pixels"), &[]);
+    // Two batches an evaluation.
+    let small = |out: &'static str| [Toy::small(out, "pixels"), vec!["--batch-size", "2"]].concat();
+    let run = toy.run(&small("undisturbed"), &[]);
     assert_eq!(run.status, Some(0), "{}", run.stderr);
 
     let mark = toy.world.path("mark");
-    let env = [("FAULT", "hang"), ("FAULT_MARK", mark.to_str().unwrap())];
-    for (signal, grace) in [("INT", 20), ("KILL", 20)] {
+    for (signal, after) in [("INT", "2"), ("KILL", "2"), ("INT", "1")] {
+        let env =
+            [("FAULT", "hang"), ("FAULT_MARK", mark.to_str().unwrap()), ("FAULT_AFTER", after)];
+        let grace = 20;
         let _ = std::fs::remove_file(&mark);
-        let mut child = toy.command(&Toy::small("out", "pixels"), &env).spawn().unwrap();
+        let mut child = toy.command(&small("out"), &env).spawn().unwrap();
         let began = Instant::now();
         while !mark.exists() && began.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(20));
@@ -104,9 +108,11 @@ fn an_interrupted_run_leaves_no_worker_and_goes_on() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    let run = toy.run(&Toy::small("out", "pixels"), &[]);
+    let run = toy.run(&small("out"), &[]);
     assert_eq!(run.status, Some(0), "{}", run.stderr);
     assert!(run.stderr.contains("goes on in evaluation"), "{}", run.stderr);
+    assert!(!run.stderr.contains("with 0 rollouts made"), "{}", run.stderr);
+    assert!(toy.folder("out").join("pictures/episodes.png").is_file());
     assert_eq!(toy.outcome("out"), toy.outcome("undisturbed"));
 }
 
@@ -119,5 +125,32 @@ fn children(id: u32) -> Vec<u32> {
 
 #[cfg(unix)]
 fn alive(id: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{id}")).exists()
+    // One that nobody has waited for yet runs no more.
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.contains(" Z "))
+}
+
+#[test]
+fn demonstrations_are_recorded_anew_when_a_worker_fails() {
+    let Some(toy) = Toy::new() else { return };
+    let folder = toy.world.path("demos/drawer-open");
+    let read = || {
+        let manifest = std::fs::read_to_string(folder.join("demos.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["demos"].clone()
+    };
+    let expected = read();
+    let mut args = vec!["demos", "make", "metaworld/drawer-open", "--count", "4", "--steps", "60"];
+    args.extend(["--data", "metaworld=demos"]);
+    let mark = toy.world.path("mark");
+    let env = [("FAULT", "die"), ("FAULT_MARK", mark.to_str().unwrap())];
+    let run = toy.run(&args, &env);
+    assert_eq!(run.status, Some(0), "{}", run.stderr);
+    assert!(mark.exists());
+    assert_eq!(read(), expected);
+
+    // What cannot be made leaves what was there.
+    let run = toy.run(&args, &[("FAULT", "die"), ("FAULT_ALWAYS", "1")]);
+    assert_eq!(run.status, Some(2), "{}", run.stderr);
+    assert_eq!(read(), expected);
+    assert_eq!(std::fs::read_dir(toy.world.path("demos")).unwrap().count(), 1);
 }

@@ -28,7 +28,7 @@ fn a_policy_on_true_state_solves_what_its_demonstrations_solve() {
     let run = toy.run(&args, &[]);
     assert_eq!(run.status, Some(0), "{}", run.stderr);
     let record = toy.record("out");
-    assert_eq!(record["plan"]["protocol"]["name"], "cortexbench-lite+made");
+    assert_eq!(record["plan"]["protocol"]["name"], "cortexbench-lite+made+steps=40");
     let metrics = record["outcome"]["metrics"].as_array().unwrap();
     let score = metrics.iter().find(|m| m["name"] == "score" && m["selection"] == "last").unwrap();
     assert!(score["value"].as_f64().unwrap() >= 80.0, "{score}");

@@ -2,7 +2,7 @@
 
 It needs Python alone. The point must reach the goal that the seed draws; the image shows both. A
 fault is done once, by the first worker that gets as far: FAULT says which, FAULT_MARK is a file that
-says it was done. With FAULT_ALWAYS it is done by every worker.
+says it was done, FAULT_AFTER how many batches of episodes it spares. With FAULT_ALWAYS it is done by every worker.
 """
 
 import json
@@ -18,8 +18,12 @@ FAULT = os.environ.get("FAULT", "")
 MARK = os.environ.get("FAULT_MARK", "")
 
 
+AFTER = int(os.environ.get("FAULT_AFTER", "0"))
+resets = 0
+
+
 def due(fault):
-    if FAULT != fault:
+    if FAULT != fault or resets < AFTER:
         return False
     if os.environ.get("FAULT_ALWAYS"):
         return True
@@ -103,6 +107,9 @@ def main():
                            "image": [side, side, 3], "horizon": HORIZON}})
         elif does in ("reset", "step"):
             outcomes, parts = [], b""
+            if does == "reset":
+                global resets
+                resets += 1
             for at, item in enumerate(request["items"]):
                 point = slots[item["slot"]]
                 point.reset(item["seed"]) if does == "reset" else point.step(actions[at])

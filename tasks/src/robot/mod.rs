@@ -6,7 +6,7 @@ mod score;
 mod suites;
 
 pub use demos::{
-    DemoError, Demonstration, Demonstrations, Frames, MadeBy, Manifest, Origin, Recorded, Writer,
+    DemoError, Demonstration, Demonstrations, Frames, MadeBy, Origin, Recorded, Writer,
 };
 pub use score::Scores;
 pub use suites::{SUITES, Setup, Suite, Variant, suite};

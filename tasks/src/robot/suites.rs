@@ -1,6 +1,6 @@
 //! The suites and their tasks, by protocol.
 
-use schema::{PolicyTask, PolicyTraining};
+use schema::{PolicyTask, PolicyTraining, Render};
 
 /// A suite of tasks in one simulator.
 #[derive(Debug)]
@@ -169,6 +169,18 @@ impl Suite {
 
     fn of(&self, task: &str) -> Option<&'static Task> {
         self.tasks.iter().find(|known| known.name == task)
+    }
+
+    /// The simulators' own defaults, with which the published demonstrations were made.
+    pub fn render(&self) -> Render {
+        // TriFinger's were made without shadows.
+        let shadows = !self.tests_on_demonstrations();
+        Render { side: self.side, shadows, reflections: true, samples: 4 }
+    }
+
+    /// Without shadows, reflections and antialiasing: several times faster.
+    pub fn fast(&self) -> Render {
+        Render { side: self.side, shadows: false, reflections: false, samples: 0 }
     }
 
     /// Whether its policies are evaluated from the starts of further demonstrations.

@@ -15,12 +15,21 @@ use crate::run::extract::Images;
 /// Demonstrations whose frames are held at a time: a shard may begin in one and end in the next.
 const HELD: usize = 2;
 
+/// How an episode starts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Start {
+    /// As the simulators' workers take it.
+    pub(super) start: Value,
+    /// Seed of the demonstration's own episode.
+    pub(super) seed: Option<u64>,
+}
+
 /// One task of a suite.
 pub(super) struct Lesson {
     pub(super) task: PolicyTask,
     pub(super) demonstrations: Demonstrations,
-    /// Where the episodes of an evaluation start; empty where their seeds decide.
-    pub(super) starts: Vec<Value>,
+    /// How the episodes of an evaluation start; empty where the policies' seeds decide.
+    pub(super) starts: Vec<Start>,
     /// Demonstrations whose last frames are the goals of those episodes.
     goals: Vec<usize>,
     /// Whether an action moves fingertips by centimetres, within the largest of the demonstrations.
@@ -28,26 +37,34 @@ pub(super) struct Lesson {
 }
 
 impl Lesson {
-    /// Of the first demonstrations, and where the suite evaluates on further ones, the next ones.
+    /// Of the first demonstrations, and where the suite evaluates on others, those for testing.
     pub(super) fn new(
         suite: &Suite,
         task: PolicyTask,
         demonstrations: Demonstrations,
     ) -> Result<Self, RunError> {
         let fingertips = suite.tests_on_demonstrations();
-        let first = task.demonstrations;
+        let first = demonstrations.tests_from(task.episodes);
         let tested = if fingertips { first..first + task.episodes } else { 0..0 };
         let starts = tested
             .clone()
-            .map(|at| Ok(demonstrations.load(at)?.start))
+            .map(|at| {
+                let Demonstration { start, seed, .. } = demonstrations.load(at)?;
+                Ok(Start { start, seed })
+            })
             .collect::<Result<_, RunError>>()?;
         let goals = if task.goal { tested.collect() } else { Vec::new() };
         Ok(Self { task, demonstrations, starts, goals, fingertips })
     }
 
     /// Demonstrations of which vectors are needed.
-    pub(super) fn needed(&self) -> usize {
-        self.task.demonstrations + self.goals.len()
+    pub(super) fn needed(&self) -> Vec<usize> {
+        (0..self.task.demonstrations).chain(self.goals.iter().copied()).collect()
+    }
+
+    /// The first demonstration whose end is a goal; 0 without goals.
+    pub(super) fn first_goal(&self) -> u64 {
+        self.goals.first().map_or(0, |&at| at as u64)
     }
 
     /// Whether its demonstrations are generated.
@@ -72,8 +89,11 @@ impl Lesson {
         stage: &ObservationStage,
         vectors: Option<(Vec<f32>, usize)>,
     ) -> Result<(Inputs, Vec<Vec<f32>>), RunError> {
-        let all: Vec<Demonstration> =
-            (0..self.needed()).map(|at| self.demonstrations.load(at)).collect::<Result<_, _>>()?;
+        let all: Vec<Demonstration> = self
+            .needed()
+            .into_iter()
+            .map(|at| self.demonstrations.load(at))
+            .collect::<Result<_, _>>()?;
         let (vectors, width) = match (vectors, stage.source) {
             (Some(vectors), Source::Images) => vectors,
             _ => self.states(&all)?,
@@ -84,8 +104,8 @@ impl Lesson {
             let steps = one.actions.nrows();
             ends.push(first + steps - 1);
             if at < self.task.demonstrations {
-                // A goal is the last frame, which no action follows.
-                let acted = if self.fingertips { steps - 1 } else { steps };
+                // The published ones end with a frame that no action follows.
+                let acted = if self.fingertips && !self.is_made() { steps - 1 } else { steps };
                 let goal = self.task.goal.then_some(first + steps - 1);
                 samples.extend((first..first + acted).map(|frame| Sample { frame, first, goal }));
                 let rows = ndarray::s![..acted, ..];
@@ -98,10 +118,9 @@ impl Lesson {
         }
         let width_of = |values: &[f32]| values.len() / samples.len().max(1);
         let (own, action) = (width_of(&proprio), width_of(&actions));
-        let goals = self
-            .goals
+        let goals = ends[self.task.demonstrations..]
             .iter()
-            .map(|&at| vectors[ends[at] * width..(ends[at] + 1) * width].to_vec())
+            .map(|&end| vectors[end * width..(end + 1) * width].to_vec())
             .collect();
         Ok((Inputs { vectors, width, samples, proprio, own, actions, action }, goals))
     }
@@ -120,26 +139,27 @@ impl Lesson {
     }
 }
 
-/// The first demonstrations of a task, as images one after another.
+/// Some demonstrations of a task, as images one after another.
 pub(super) struct Frames<'a> {
     demonstrations: &'a Demonstrations,
+    chosen: Vec<usize>,
     /// First frame of each, and the end.
     starts: Vec<usize>,
     held: Mutex<Vec<(usize, Arc<Decoded>)>>,
 }
 
 impl<'a> Frames<'a> {
-    pub(super) fn new(demonstrations: &'a Demonstrations, count: usize) -> Self {
+    pub(super) fn new(demonstrations: &'a Demonstrations, chosen: Vec<usize>) -> Self {
         let mut starts = vec![0];
-        for at in 0..count {
-            starts.push(starts[at] + demonstrations.frames(at));
+        for (place, &at) in chosen.iter().enumerate() {
+            starts.push(starts[place] + demonstrations.frames(at));
         }
-        Self { demonstrations, starts, held: Mutex::default() }
+        Self { demonstrations, chosen, starts, held: Mutex::default() }
     }
 
     fn place(&self, at: usize) -> (usize, usize) {
-        let demonstration = self.starts.partition_point(|&start| start <= at) - 1;
-        (demonstration, at - self.starts[demonstration])
+        let place = self.starts.partition_point(|&start| start <= at) - 1;
+        (self.chosen[place], at - self.starts[place])
     }
 
     fn of(&self, demonstration: usize) -> Result<Arc<Decoded>, RunError> {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use results::RunDir;
 use results::picture::{self, rollout::Episode};
-use schema::{PolicyProtocol, PolicyTask, RunPlan, SampleRows, Source, Stages};
+use schema::{EpisodeRow, PolicyProtocol, PolicyTask, RunPlan, SampleRows, Source, Stages};
 
 use super::RunError;
 use super::dense;
@@ -27,7 +27,7 @@ use super::session::{Host, Lazy, Measured, label};
 use crate::cache::{Bank, BankKey};
 use crate::device;
 use crate::simulators::{Environment, Pool};
-use data::{Frames, Lesson as Demonstrated};
+use data::{Frames, Lesson as Demonstrated, Start};
 use inputs::Inputs;
 pub(super) use plan::{Opened, open, open_sample, plan};
 use progress::Progress;
@@ -87,7 +87,7 @@ impl Run<'_> {
                 image: self.protocol.image.clone(),
                 feature: self.protocol.feature.clone(),
                 data: lesson.demonstrations.fingerprint(),
-                part: Some((lesson.needed(), 0)),
+                part: Some((lesson.needed().len(), lesson.first_goal())),
                 device: device::kind(&self.host.device).to_owned(),
                 micro_batch: plan.micro_batch,
                 raw: true,
@@ -147,6 +147,10 @@ impl Run<'_> {
                 progress.evaluation + 1,
             ));
         }
+        let mut loaded = loaded;
+        if let Some(progress) = &mut loaded {
+            self.forget_pictured(progress);
+        }
         let mut progress =
             loaded.unwrap_or_else(|| Progress { key: Some(key), ..Progress::default() });
         let pictured = self.evaluate(&lessons, &prepared, &mut probes, &names, &mut progress)?;
@@ -169,7 +173,7 @@ impl Run<'_> {
         Ok(Measured {
             metrics,
             curve,
-            rows: SampleRows::Policy(progress.rows),
+            rows: SampleRows::Policy(self.sorted(progress.rows)),
             seconds,
             encoded,
             encoding,
@@ -219,6 +223,7 @@ impl Run<'_> {
                 let stage = self.stage(task, one)?;
                 stage.run(pool, lanes, probes, &batches, &mut |made, took| {
                     for made in made {
+                        progress.rows.retain(|row| !same_episode(row, &made.row));
                         progress.rows.push(made.row.clone());
                         pictured.extend((!made.frames.is_empty()).then_some(made));
                     }
@@ -314,12 +319,10 @@ impl Run<'_> {
         let mut jobs = Vec::new();
         for (probe, _) in probes.iter().enumerate().filter(|(_, probe)| probe.task == task) {
             for episode in 0..*episodes {
-                let pictured = last
-                    && self.sees_images()
-                    && probes[probe].seed == self.protocol.seeds[0]
-                    && episode < self.host.request.pictures;
-                let start = starts.get(episode).cloned().unwrap_or_default();
-                jobs.push(Job { probe, episode, start, goal: episode, pictured });
+                let pictured = last && self.pictured(probes[probe].seed, episode);
+                let Start { start, seed } = starts.get(episode).cloned().unwrap_or_default();
+                let seed = seed.unwrap_or(probes[probe].seed + episode as u64);
+                jobs.push(Job { probe, episode, seed, start, goal: episode, pictured });
             }
         }
         let made = |job: &Job| {
@@ -331,6 +334,31 @@ impl Run<'_> {
         let mut batches = even(jobs, self.protocol.rollout.together);
         batches.retain(|batch| !batch.iter().all(made));
         batches
+    }
+
+    /// Whether a last rollout's frames are kept.
+    fn pictured(&self, seed: u64, episode: usize) -> bool {
+        let first = self.protocol.seeds.first() == Some(&seed);
+        self.sees_images() && first && episode < self.host.request.pictures
+    }
+
+    /// Rollouts to be pictured are made again: their frames were not kept.
+    fn forget_pictured(&self, progress: &mut Progress) {
+        let last = |row: &EpisodeRow| {
+            let mut tasks = self.protocol.tasks.iter();
+            tasks.any(|task| task.name == row.task && task.epochs == row.epoch as usize)
+        };
+        progress.rows.retain(|row| !(last(row) && self.pictured(row.seed, row.episode as usize)));
+    }
+
+    /// The rows in the order of evaluations, tasks, seeds and episodes.
+    fn sorted(&self, mut rows: Vec<EpisodeRow>) -> Vec<EpisodeRow> {
+        let of = |row: &EpisodeRow| {
+            let task = self.protocol.tasks.iter().position(|task| task.name == row.task);
+            (row.epoch, task, row.seed, row.episode)
+        };
+        rows.sort_by_key(of);
+        rows
     }
 
     fn name(&self, probe: &Probe) -> String {
@@ -372,6 +400,11 @@ impl Run<'_> {
     }
 }
 
+fn same_episode(one: &EpisodeRow, other: &EpisodeRow) -> bool {
+    let of = |row: &EpisodeRow| (row.seed, row.epoch, row.episode);
+    one.task == other.task && of(one) == of(other)
+}
+
 /// As many batches as have `together` jobs at least, of sizes that differ by one at most.
 fn even(jobs: Vec<Job>, together: usize) -> Vec<Vec<Job>> {
     let count = (jobs.len() / together.max(1)).max(1);
@@ -394,7 +427,7 @@ mod tests {
         #[test]
         fn batches_are_even_and_large_enough(count in 0usize..200, together in 1usize..40) {
             let job = |episode| Job {
-                probe: 0, episode, start: serde_json::Value::Null, goal: 0, pictured: false,
+                probe: 0, episode, seed: 0, start: serde_json::Value::Null, goal: 0, pictured: false,
             };
             let batches = even((0..count).map(job).collect(), together);
             let order: Vec<usize> = batches.iter().flatten().map(|job| job.episode).collect();

@@ -24,6 +24,8 @@ const LITE: &str = "cortexbench-lite";
 /// Protocol of generated demonstrations.
 const MADE: &str = "cortexbench-made";
 const SAMPLE: &str = "sample";
+/// Simulators take 32 bits, and episodes count from it.
+const LARGEST_SEED: u64 = u32::MAX as u64 - 100_000;
 
 /// A suite ready to run on.
 pub(in crate::run) struct Opened<'a> {
@@ -131,7 +133,9 @@ fn open_with<'a>(
         };
         let tested = if suite.tests_on_demonstrations() { task.episodes } else { 0 };
         let needed = task.demonstrations + tested;
-        if found.len() < needed {
+        let first = found.tests_from(tested);
+        let overlap = tested > 0 && first < task.demonstrations;
+        if found.len() < needed || overlap || found.len() < first + tested {
             let (name, found) = (task.name, found.len());
             return Err(unfit(format!("{found} demonstrations of {name}; expected {needed}")));
         }
@@ -170,7 +174,19 @@ fn open_with<'a>(
         let name = &other.task.name;
         return Err(unfit(format!("images of {name} were made in another way than the others'")));
     }
-    let notes = notes(&lessons, &simulators.versions());
+    let notes = notes(&lessons, &simulators.versions(), &setup.seeds);
+    if made && render != suite.render() {
+        departures.push_str(if render == suite.fast() { "+render=fast" } else { "+render=other" });
+    }
+    let repeats: BTreeSet<usize> = lessons.iter().map(Lesson::repeat).collect();
+    if made && repeats.iter().any(|&repeat| repeat != 1) {
+        let repeats: Vec<String> = repeats.iter().map(usize::to_string).collect();
+        departures.push_str(&format!("+repeat={}", repeats.join(",")));
+    }
+    if setup.seeds.iter().any(|&seed| seed > LARGEST_SEED) {
+        let found = request.seed;
+        return Err(unfit(format!("--seed {found}; simulators take at most {LARGEST_SEED}")));
+    }
     let base = match (request.protocol.as_str(), made) {
         (SAMPLE, _) => SAMPLE.to_owned(),
         (LITE, true) => format!("{LITE}+made"),
@@ -193,7 +209,7 @@ fn open_with<'a>(
 }
 
 /// What made the demonstrations, where they are not the published ones.
-fn notes(lessons: &[Lesson], versions: &[String]) -> Vec<String> {
+fn notes(lessons: &[Lesson], versions: &[String], seeds: &[u64]) -> Vec<String> {
     let mut made: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut others = Vec::new();
     for lesson in lessons {
@@ -205,10 +221,24 @@ fn notes(lessons: &[Lesson], versions: &[String]) -> Vec<String> {
             others.push(name.clone());
         }
     }
+    let mut shared: Vec<String> = Vec::new();
+    for lesson in lessons.iter().filter(|lesson| lesson.starts.is_empty()) {
+        let Origin::Made(by) = lesson.demonstrations.origin() else { continue };
+        let demonstrated = by.seed..by.seed + lesson.demonstrations.len() as u64;
+        let episodes = lesson.task.episodes as u64;
+        if seeds.iter().any(|&seed| seed < demonstrated.end && demonstrated.start < seed + episodes)
+        {
+            shared.push(lesson.task.name.clone());
+        }
+    }
     let mut notes: Vec<String> = made
         .into_iter()
         .map(|(generator, tasks)| format!("demonstrations by {generator}: {}", tasks.join(", ")))
         .collect();
+    if !shared.is_empty() {
+        let tasks = shared.join(", ");
+        notes.push(format!("some rollouts start where demonstrations did: {tasks}"));
+    }
     if !others.is_empty() {
         let tasks = others.join(", ");
         notes
@@ -253,6 +283,9 @@ pub(in crate::run) fn plan(
         BatchSize::Images(images) => images,
         BatchSize::Auto => STANDARD,
     };
+    if together != STANDARD {
+        name.push_str(&format!("+together={together}"));
+    }
     let preparation = &resolved.preparation;
     let source = if resolved.is_state() { Source::State } else { Source::Images };
     let protocol = PolicyProtocol {

@@ -3,7 +3,7 @@
 //! An episode's place in its batch, and the batch's size, are given by the plan alone: which other
 //! episodes are over, how many workers there are and where a run was interrupted changes nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -30,6 +30,8 @@ pub(super) struct Job {
     pub(super) probe: usize,
     /// Number of the rollout.
     pub(super) episode: usize,
+    /// Decides everything random in it.
+    pub(super) seed: u64,
     pub(super) start: Value,
     /// Index of the goal's vector.
     pub(super) goal: usize,
@@ -107,7 +109,6 @@ struct Running<'j> {
     histories: Vec<History>,
     rows: Vec<EpisodeRow>,
     frames: Vec<Vec<Vec<u8>>>,
-    over: Vec<bool>,
     /// Whether the first images were seen.
     begun: bool,
 }
@@ -171,8 +172,7 @@ impl Stage<'_> {
         offset: usize,
     ) -> Result<Running<'j>, RunError> {
         let resets = jobs.iter().enumerate().map(|(at, job)| {
-            let seed = probes[job.probe].seed + job.episode as u64;
-            (offset + at, Ask::Reset { seed, start: job.start.clone() })
+            (offset + at, Ask::Reset { seed: job.seed, start: job.start.clone() })
         });
         pool.begin(resets.collect())?;
         let rows = jobs.iter().map(|job| EpisodeRow {
@@ -191,7 +191,6 @@ impl Stage<'_> {
             histories: jobs.iter().map(|_| History::new(self.observation.frames)).collect(),
             rows: rows.collect(),
             frames: vec![Vec::new(); jobs.len()],
-            over: vec![false; jobs.len()],
             begun: false,
         })
     }
@@ -212,8 +211,7 @@ impl Stage<'_> {
             let at = slot - running.offset;
             running.take(at, &seen, first, every);
             let row = &running.rows[at];
-            running.over[at] = seen.done || row.steps as usize >= self.task.horizon;
-            if !running.over[at] {
+            if !seen.done && (row.steps as usize) < self.task.horizon {
                 acting.push((at, seen));
             }
         }
@@ -221,23 +219,31 @@ impl Stage<'_> {
             return Ok(Vec::new());
         }
         let vectors = self.vectors(&acting, running.jobs.len(), space, count)?;
-        let mut asks = Vec::with_capacity(acting.len());
+        // One product for all episodes of a policy: a row's result depends on no other row.
+        let mut of: BTreeMap<usize, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
         for ((at, seen), vector) in acting.iter().zip(vectors) {
             let job = &running.jobs[*at];
             let goal = self.goals.get(job.goal).map_or(&[][..], Vec::as_slice);
             let proprio = if self.observation.proprioception { &seen.proprio[..] } else { &[] };
-            let input = running.histories[*at].input(&vector, goal, proprio);
-            let candle = BackboneError::Candle;
-            let width = input.len();
-            let input = Tensor::from_vec(input, (1, width), self.device).map_err(candle)?;
-            let action = probes[job.probe].policy.act(&input)?;
-            let action = action.flatten_all().and_then(|a| a.to_vec1::<f32>()).map_err(candle)?;
-            let action = action.into_iter().map(|x| match self.largest_action {
-                Some(largest) => f64::from(x).clamp(-largest, largest),
-                None => f64::from(x),
-            });
-            asks.push((running.offset + at, Ask::Step(action.collect())));
+            let (places, inputs) = of.entry(job.probe).or_default();
+            places.push(*at);
+            inputs.extend(running.histories[*at].input(&vector, goal, proprio));
         }
+        let mut asks = Vec::with_capacity(acting.len());
+        for (probe, (places, inputs)) in of {
+            let candle = BackboneError::Candle;
+            let shape = (places.len(), inputs.len() / places.len());
+            let inputs = Tensor::from_vec(inputs, shape, self.device).map_err(candle)?;
+            let actions = probes[probe].policy.act(&inputs)?.to_vec2::<f32>().map_err(candle)?;
+            for (at, action) in places.into_iter().zip(actions) {
+                let action = action.into_iter().map(|x| match self.largest_action {
+                    Some(largest) => f64::from(x).clamp(-largest, largest),
+                    None => f64::from(x),
+                });
+                asks.push((running.offset + at, Ask::Step(action.collect())));
+            }
+        }
+        asks.sort_by_key(|(slot, _)| *slot);
         count.steps += asks.len() as u64;
         Ok(asks)
     }

@@ -15,6 +15,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use schema::{Fingerprint, Render, fingerprint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{DemoError, Demonstration, Form, Frames, Origin};
 use crate::robot::Suite;
@@ -45,7 +46,7 @@ pub struct MadeBy {
 
 /// `demos.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+struct Manifest {
     format: u32,
     suite: String,
     task: String,
@@ -197,6 +198,7 @@ impl Form for Made {
             proprio: matrix("proprio", Some(self.widths.0))?,
             state: Some(matrix("state", None)?),
             start: self.manifest.demos[at].start.clone(),
+            seed: Some(self.manifest.demos[at].seed),
         })
     }
 
@@ -260,27 +262,23 @@ pub struct Recorded {
     pub start: Value,
 }
 
-/// Writes generated demonstrations; until [`finish`](Self::finish) there are none.
+/// Writes generated demonstrations to a folder that has their name only in the end: what was there before
+/// is there until then.
 pub struct Writer {
-    folder: PathBuf,
+    /// Removed when dropped.
+    folder: TempDir,
+    place: PathBuf,
     manifest: Manifest,
 }
 
 impl Writer {
-    /// Begins in `ROOT/TASK`, replacing what is there.
+    /// Begins what will be `ROOT/TASK`.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// When the root cannot be written.
     pub fn begin(suite: &Suite, task: &str, root: &Path, by: MadeBy) -> Result<Self, DemoError> {
-        let folder = root.join(task);
-        fs::create_dir_all(&folder).map_err(io(&folder))?;
-        let path = folder.join(MANIFEST);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io(&path)(error));
-            }
-            _ => {}
-        }
+        fs::create_dir_all(root).map_err(io(root))?;
+        let folder = unnamed(root)?;
         let manifest = Manifest {
             format: FORMAT,
             suite: suite.name.to_owned(),
@@ -288,7 +286,7 @@ impl Writer {
             by,
             demos: Vec::new(),
         };
-        Ok(Self { folder, manifest })
+        Ok(Self { folder, place: root.join(task), manifest })
     }
 
     /// Adds a demonstration.
@@ -297,8 +295,8 @@ impl Writer {
     /// When a file cannot be written, or the parts do not fit together.
     pub fn add(&mut self, recorded: &Recorded) -> Result<(), DemoError> {
         let file = format!("demo-{:03}", self.manifest.demos.len());
-        let images = self.folder.join(format!("{file}.png"));
-        let numbers = self.folder.join(format!("{file}.safetensors"));
+        let images = self.folder.path().join(format!("{file}.png"));
+        let numbers = self.folder.path().join(format!("{file}.safetensors"));
         let steps = recorded.images.len();
         let lengths = [
             recorded.actions.len(),
@@ -332,19 +330,34 @@ impl Writer {
         demos.iter().map(|demo| demo.score).sum::<f64>() / demos.len().max(1) as f64
     }
 
-    /// Writes `demos.json`: from now on the demonstrations are there. Its folder.
+    /// Writes `demos.json` and gives the folder its name, in place of what had it. The folder.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When that is not possible.
     pub fn finish(mut self) -> Result<PathBuf, DemoError> {
         self.manifest.by.mean_score = self.mean_score();
-        let path = self.folder.join(MANIFEST);
+        let path = self.folder.path().join(MANIFEST);
         let mut text = serde_json::to_vec_pretty(&self.manifest)
             .map_err(|error| content(&path, "the whole", error))?;
         text.push(b'\n');
         write(&path, &text)?;
-        Ok(self.folder)
+        let place = self.place;
+        // Out of the way first, and removed when this ends: a folder does not replace one that has files.
+        let before = unnamed(place.parent().unwrap_or(Path::new(".")))?;
+        if place.is_dir() {
+            fs::rename(&place, before.path().join("before")).map_err(io(&place))?;
+        }
+        fs::rename(self.folder.path(), &place).map_err(io(&place))?;
+        Ok(place)
     }
+}
+
+/// A folder for what has no name yet, removed when dropped.
+fn unnamed(root: &Path) -> Result<TempDir, DemoError> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.prefix(".writing-").tempdir_in(root).map_err(io(root))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {

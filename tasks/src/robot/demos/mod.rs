@@ -16,7 +16,7 @@ use schema::{Fingerprint, Render};
 use serde_json::Value;
 
 pub use error::DemoError;
-pub use made::{MadeBy, Manifest, Recorded, Writer};
+pub use made::{MadeBy, Recorded, Writer};
 
 use super::Suite;
 
@@ -37,6 +37,8 @@ pub struct Demonstration {
     pub state: Option<Array2<f32>>,
     /// Where it started, as the simulators' workers take it; null where the seed alone decides.
     pub start: Value,
+    /// Seed of its episode, where it is known.
+    pub seed: Option<u64>,
 }
 
 /// Where demonstrations come from.
@@ -71,6 +73,10 @@ trait Form: Send + Sync {
     fn fingerprint(&self) -> Fingerprint;
     /// Simulator steps of an action, where the files tell.
     fn repeat(&self) -> Option<usize>;
+    /// The first one that is for testing, where the files tell.
+    fn tests_from(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl Demonstrations {
@@ -104,6 +110,12 @@ impl Demonstrations {
         self.repeat
     }
 
+    /// The first of the demonstrations whose starts policies are tested from: where the published list says,
+    /// else the last `count`.
+    pub fn tests_from(&self, count: usize) -> usize {
+        self.form.tests_from().unwrap_or(self.len().saturating_sub(count))
+    }
+
     /// Frames of a demonstration.
     pub fn frames(&self, at: usize) -> usize {
         self.form.frames(at)
@@ -134,18 +146,7 @@ impl Demonstrations {
     pub fn render(&self, suite: &Suite) -> Render {
         match self.origin() {
             Origin::Made(by) => by.render,
-            Origin::Published => published_render(suite),
+            Origin::Published => suite.render(),
         }
-    }
-}
-
-/// The simulators' own defaults, with which the published demonstrations were made.
-fn published_render(suite: &Suite) -> Render {
-    Render {
-        side: suite.side,
-        // TriFinger's were made without shadows.
-        shadows: !suite.tests_on_demonstrations(),
-        reflections: true,
-        samples: 4,
     }
 }

@@ -204,6 +204,7 @@ impl Form for Published {
             proprio,
             state: None,
             start: self.start(&fields),
+            seed: None,
         })
     }
 

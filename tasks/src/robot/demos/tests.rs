@@ -86,6 +86,7 @@ fn pickles_of_every_protocol_are_read() {
                 proprio: rows(at, steps, 4, 2),
                 state: None,
                 start: Value::Null,
+                seed: None,
             };
             assert_eq!(all.load(at).unwrap(), expected, "protocol {protocol}");
         }

@@ -26,8 +26,13 @@ const TIPS: usize = 9;
 
 struct TriFinger {
     side: usize,
+    /// Demonstrations to train on; those behind them are for testing.
+    train: usize,
     demos: Vec<Read>,
 }
+
+/// Demonstrations to train on where there is no list.
+const TRAIN: usize = 100;
 
 /// One file without its images.
 struct Read {
@@ -65,12 +70,13 @@ pub(super) fn open(
             if paths.is_empty() {
                 continue;
             }
+            let mut train = TRAIN;
             if let Some(listed) = listed(&base, &folder)? {
-                paths = listed;
+                (paths, train) = (listed.files, listed.train);
             }
             let read = |path: PathBuf| Read::new(path, suite.side, actions);
             let demos = paths.into_par_iter().map(read).collect::<Result<_, _>>()?;
-            return Ok(Some(Box::new(TriFinger { side: suite.side, demos })));
+            return Ok(Some(Box::new(TriFinger { side: suite.side, train, demos })));
         }
     }
     Ok(None)
@@ -109,9 +115,15 @@ fn find(folder: &Path, deeper: usize, found: &mut Vec<PathBuf>) -> Result<(), De
     Ok(())
 }
 
+/// Files of a list, training ones first.
+struct Listed {
+    files: Vec<PathBuf>,
+    train: usize,
+}
+
 /// The files that the one list of this task names; `None` where there is no list.
-fn listed(base: &Path, folder: &Path) -> Result<Option<Vec<PathBuf>>, DemoError> {
-    let mut found: Option<(PathBuf, Vec<PathBuf>)> = None;
+fn listed(base: &Path, folder: &Path) -> Result<Option<Listed>, DemoError> {
+    let mut found: Option<(PathBuf, Listed)> = None;
     for path in names(base)?.into_iter().chain(names(folder)?) {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
@@ -145,9 +157,9 @@ fn listed(base: &Path, folder: &Path) -> Result<Option<Vec<PathBuf>>, DemoError>
                 format!("another list of the same demonstrations; {} is one", first.display());
             return Err(content(&path, "the whole", why));
         }
-        found = Some((path, files));
+        found = Some((path, Listed { files, train: list.train_demo_stats.len() }));
     }
-    Ok(found.map(|(_, files)| files))
+    Ok(found.map(|(_, listed)| listed))
 }
 
 impl Read {
@@ -206,6 +218,7 @@ fn demonstration(
             "goal_orientation": row(&turn, steps - 1, 1.0),
             "joints": row(&joints, 0, 1.0),
         }),
+        seed: None,
     })
 }
 
@@ -242,5 +255,9 @@ impl Form for TriFinger {
 
     fn repeat(&self) -> Option<usize> {
         None
+    }
+
+    fn tests_from(&self) -> Option<usize> {
+        Some(self.train)
     }
 }

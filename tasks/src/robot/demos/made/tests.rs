@@ -59,14 +59,16 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn until_the_end_there_is_nothing() {
+fn until_the_end_nothing_changes() {
     let folder = tempfile::tempdir().unwrap();
     let suite = suite("metaworld").unwrap();
     write_two(folder.path());
     let mut writer = Writer::begin(suite, "drawer-open", folder.path(), by(16)).unwrap();
     writer.add(&recorded(2, 16, 1.0)).unwrap();
     drop(writer);
-    assert!(Made::open(suite, "drawer-open", folder.path()).unwrap().is_none());
+    // What was there before still is, and nothing else.
+    assert_eq!(Made::open(suite, "drawer-open", folder.path()).unwrap().unwrap().len(), 2);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
