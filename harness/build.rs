@@ -1,9 +1,12 @@
-//! Records the git commit this program is built from, for every result it writes.
+//! Records the git commit this program is built from, for every result it writes, and takes in the
+//! source of the simulators' workers.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn main() {
+fn main() -> io::Result<()> {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
@@ -27,4 +30,34 @@ fn main() {
         println!("cargo:rerun-if-changed={sources}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    simulators()
+}
+
+/// Writes `FILES`, the path and text of every file of the workers' package.
+fn simulators() -> io::Result<()> {
+    println!("cargo:rerun-if-changed=simulators");
+    let root = Path::new("simulators");
+    let mut files = Vec::new();
+    python_files(&root.join("pixio_simulators"), &mut files)?;
+    files.sort();
+    let mut list = String::from("static FILES: &[(&str, &str)] = &[\n");
+    for file in &files {
+        let name = file.strip_prefix(root).unwrap_or(file);
+        list += &format!("    ({name:?}, include_str!({:?})),\n", fs::canonicalize(file)?);
+    }
+    list += "];\n";
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    fs::write(out.join("simulators.rs"), list)
+}
+
+fn python_files(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            python_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "py") {
+            files.push(path);
+        }
+    }
+    Ok(())
 }

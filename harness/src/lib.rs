@@ -19,5 +19,6 @@ pub mod python;
 pub mod registry;
 pub mod resolve;
 pub mod run;
+pub mod simulators;
 pub mod stream;
 pub mod weights;

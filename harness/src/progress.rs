@@ -134,9 +134,10 @@ impl Bar {
         }
         plain.last = Instant::now();
         let rate = done.saturating_sub(first) as f64 / plain.began.elapsed().as_secs_f64();
-        let left = plain.total.saturating_sub(done) as f64 / rate.max(1e-9);
+        let left = plain.total.saturating_sub(done) as f64 / rate;
+        let left = if rate > 0.0 { format!("{left:.0}") } else { "?".to_owned() };
         let Plain { label, unit, total, .. } = &*plain;
-        eprintln!("{label}: {done}/{total} {unit}, {rate:.1} {unit}/s, {left:.0} s left");
+        eprintln!("{label}: {done}/{total} {unit}, {rate:.1} {unit}/s, {left} s left");
     }
 }
 

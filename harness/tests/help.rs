@@ -21,6 +21,8 @@ fn help_of_every_command() {
         "data",
         "backbones",
         "features",
+        "simulators",
+        "demos",
         "doctor",
     ] {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();

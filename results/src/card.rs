@@ -72,6 +72,11 @@ fn result(record: &RunRecord, title: &impl Fn(&str) -> Option<String>) -> Option
                 ("image-segmentation", format!("{} head on frozen features", plan.task.head))
             }
         },
+        // A policy that sees the simulator's state says nothing of the backbone.
+        Stages::Policy(policy) if policy.observation.source == schema::Source::State => {
+            return None;
+        }
+        Stages::Policy(_) => ("robotics", "behaviour cloning on frozen features".to_owned()),
     };
     let shown = selection(record, None);
     let asked = default_metrics(plan);

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use schema::{
     BackboneRecord, DataRecord, DenseFeatureStage, DenseProtocol, DepthMetrics, DepthRow,
-    EvaluationStage, FORMAT, FeatureStage, Fingerprint, HeadStage, HostRecord, IMAGENET_MEAN,
-    IMAGENET_STD, ImageStage, KPrediction, KnnProtocol, MetricValue, Objective, Outcome,
-    PredictionRow, Protocol, RunPlan, RunRecord, SampleStage, SegmentationRow, Selection,
-    SplitRecord, Stages, TaskHead, Tokens, TrainingStage, VoteStage,
+    EpisodeRow, EvaluationStage, FORMAT, FeatureStage, Fingerprint, HeadStage, HostRecord,
+    IMAGENET_MEAN, IMAGENET_STD, ImageStage, KPrediction, KnnProtocol, MetricValue, Objective,
+    ObservationStage, Outcome, PolicyProtocol, PolicyTask, PolicyTraining, PredictionRow, Protocol,
+    Render, RolloutStage, RunPlan, RunRecord, SampleRows, SampleStage, SegmentationRow, Selection,
+    SimulatorStage, Source, SplitRecord, Stages, TaskHead, Tokens, TrainingStage, VoteStage,
 };
+
+use crate::statistics::Samples;
 
 const K: [usize; 4] = [10, 20, 100, 200];
 
@@ -84,6 +87,7 @@ pub fn outcome(first: f64) -> Outcome {
         metrics: metrics.collect(),
         seconds: BTreeMap::from([("total".to_owned(), 1.5)]),
         images_encoded: 100,
+        counts: BTreeMap::new(),
         images_per_second: Some(66.7),
         curve: Vec::new(),
         host: HostRecord {
@@ -295,4 +299,125 @@ pub fn prediction_rows(count: u32) -> Vec<PredictionRow> {
             by_k: vec![by(10, i % 3), by(20, i % 2)],
         })
         .collect()
+}
+
+/// Policies of two tasks on a suite, seeds 100 and 200. At their best evaluations they score `score` on
+/// the first task and 10 less on the second; at the last, 4 less on each.
+pub fn policy_record(backbone: &str, suite: &str, score: f64) -> RunRecord {
+    let mut record = record(backbone, 0.0);
+    let plan = &mut record.plan;
+    plan.task = TaskHead { dataset: suite.to_owned(), head: "policy".to_owned() };
+    plan.data.name = suite.to_owned();
+    plan.data.fingerprint = schema::fingerprint(&suite);
+    plan.data.splits = BTreeMap::new();
+    plan.data.classes = 0;
+    plan.protocol = Protocol {
+        name: format!("pixio+simulators={suite}-2"),
+        stages: Stages::Policy(policy_protocol()),
+    };
+    plan.protocol_fingerprint = plan.protocol.fingerprint();
+    let metrics = [(Selection::Last, 4.0), (Selection::BestEach, 0.0)];
+    let metrics = metrics.into_iter().flat_map(|(selection, worse)| {
+        let [first, second] = [score - worse, score - 10.0 - worse];
+        let named = [("score", (first + second) / 2.0), ("score/drawer-open", first)];
+        named.into_iter().chain([("score/assembly", second)]).map(move |(name, value)| {
+            let name = name.to_owned();
+            MetricValue { name, value, ci_low: None, ci_high: None, selection }
+        })
+    });
+    record.outcome.metrics = metrics.collect();
+    record
+}
+
+pub fn policy_protocol() -> PolicyProtocol {
+    let task = |name: &str| PolicyTask {
+        name: name.to_owned(),
+        demonstrations: 25,
+        epochs: 11,
+        evaluations: vec![6, 11],
+        episodes: 25,
+        horizon: 500,
+        goal: false,
+    };
+    PolicyProtocol {
+        image: ImageStage {
+            revision: 1,
+            resize: 256,
+            crop: 256,
+            filter: "pillow-bicubic".to_owned(),
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+        },
+        feature: FeatureStage {
+            revision: 1,
+            block: 11,
+            tokens: Tokens::SummaryMean,
+            final_norm: false,
+            dtype: "f32".to_owned(),
+        },
+        observation: ObservationStage {
+            revision: 1,
+            source: Source::Images,
+            frames: 3,
+            proprioception: true,
+        },
+        training: PolicyTraining {
+            revision: 1,
+            hidden: vec![256; 3],
+            input_norm: Some(0.01),
+            rate: 1e-3,
+            weight_decay: 0.0,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            batch: 256,
+        },
+        rollout: RolloutStage { revision: 1, together: 16 },
+        simulator: SimulatorStage {
+            versions: vec!["mujoco 3.3.0".to_owned()],
+            render: Render { side: 256, shadows: true, reflections: true, samples: 4 },
+        },
+        tasks: vec![task("drawer-open"), task("assembly")],
+        seeds: vec![100, 200],
+    }
+}
+
+/// Two tasks, seeds 100 and 200, evaluations after epochs 6 and 11, this many episodes each; solved or
+/// not, more often on the first task and, but for one policy, at the later evaluation.
+pub fn episode_rows(episodes: u32) -> Vec<EpisodeRow> {
+    let mut rows = Vec::new();
+    for (at, task) in ["drawer-open", "assembly"].into_iter().enumerate() {
+        for seed in [100, 200] {
+            for epoch in [6, 11] {
+                let turned = at == 1 && seed == 200;
+                let worse = 1 + at as u32 + u32::from((epoch == 6) != turned);
+                rows.extend((0..episodes).map(|episode| {
+                    let solved = (episode * 7 + seed as u32 / 100) % 5 >= worse;
+                    EpisodeRow {
+                        task: task.to_owned(),
+                        seed,
+                        epoch,
+                        episode,
+                        score: if solved { 100.0 } else { 0.0 },
+                        reward: f64::from(episode) / 4.0,
+                        success: Some(solved),
+                        steps: 500,
+                    }
+                }));
+            }
+        }
+    }
+    rows
+}
+
+/// The metrics that rollouts give.
+pub fn policy_metrics(rows: &[EpisodeRow]) -> Vec<MetricValue> {
+    let rows = SampleRows::Policy(rows.to_vec());
+    let at = |selection| {
+        let samples = Samples::at(&rows, selection);
+        let named = samples.metrics().map(str::to_owned).zip(samples.values());
+        let metric =
+            |(name, value)| MetricValue { name, value, ci_low: None, ci_high: None, selection };
+        named.map(metric).collect::<Vec<_>>()
+    };
+    [Selection::Last, Selection::BestEach, Selection::Best].map(at).concat()
 }

@@ -10,6 +10,7 @@ pub(crate) fn default_metrics(plan: &RunPlan) -> &'static [&'static str] {
             Objective::Depth { .. } => &["delta1", "abs_rel", "rmse"],
             Objective::Segmentation { .. } => &["miou", "pixel_acc"],
         },
+        Stages::Policy(_) => &["score"],
     }
 }
 
@@ -21,14 +22,25 @@ pub(crate) fn chosen_by(plan: &RunPlan) -> Option<&'static str> {
             Objective::Depth { .. } => "rmse",
             Objective::Segmentation { .. } => "miou",
         }),
+        Stages::Policy(_) => Some("score"),
     }
 }
 
 /// The selection shown: the one asked for, else `best`. A run that has no epochs has only `last`.
+/// Policies whose tasks are evaluated at different epochs have no `best`: theirs is `best-each`.
 pub(crate) fn selection(record: &RunRecord, asked: Option<Selection>) -> Selection {
     let asked = asked.unwrap_or(Selection::Best);
-    let there = record.outcome.metrics.iter().any(|metric| metric.selection == asked);
-    if there { asked } else { Selection::Last }
+    let there = |selection| record.outcome.metrics.iter().any(|m| m.selection == selection);
+    match asked {
+        asked if there(asked) => asked,
+        Selection::Best if there(Selection::BestEach) => Selection::BestEach,
+        _ => Selection::Last,
+    }
+}
+
+/// Whether the run is of policies, whose samples are episodes and not images.
+pub(crate) fn is_policy(plan: &RunPlan) -> bool {
+    matches!(plan.protocol.stages, Stages::Policy(_))
 }
 
 /// The one number that stands for a run: the metric its best epoch is chosen by, else the first.
@@ -42,7 +54,7 @@ pub(crate) fn headline(record: &RunRecord) -> Option<&MetricValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{dense_record, record, without_epochs};
+    use crate::fixtures::{dense_record, policy_record, record, without_epochs};
 
     #[test]
     fn a_run_without_epochs_shows_the_last_whatever_is_asked() {
@@ -50,6 +62,9 @@ mod tests {
         assert_eq!(selection(&trained, None), Selection::Best);
         assert_eq!(selection(&trained, Some(Selection::Last)), Selection::Last);
         assert_eq!(selection(&trained, Some(Selection::BestEach)), Selection::BestEach);
+        let policies = policy_record("pixio-b", "metaworld", 80.0);
+        assert_eq!(selection(&policies, None), Selection::BestEach);
+        assert_eq!(selection(&policies, Some(Selection::Last)), Selection::Last);
         for record in [record("pixio-b", 40.0), without_epochs(trained)] {
             assert_eq!(selection(&record, None), Selection::Last);
             assert_eq!(selection(&record, Some(Selection::BestEach)), Selection::Last);
@@ -70,5 +85,7 @@ mod tests {
             headline(&record("pixio-b", 40.0)),
             ("top1@10".to_owned(), Selection::Last, 40.0)
         );
+        let policy = policy_record("pixio-b", "metaworld", 80.0);
+        assert_eq!(headline(&policy), ("score".to_owned(), Selection::BestEach, 75.0));
     }
 }

@@ -8,6 +8,7 @@
 
 mod card;
 pub mod compare;
+mod departures;
 mod font;
 mod frame;
 mod headline;

@@ -3,7 +3,7 @@
 
 use pixio_eval_results::statistics::{Samples, estimates};
 use schema::random::Stream;
-use schema::{DepthMetrics, DepthRow, SampleRows, SegmentationRow};
+use schema::{DepthMetrics, DepthRow, EpisodeRow, SampleRows, SegmentationRow, Selection};
 
 /// Images that stand for the whole population.
 const POPULATION: u32 = 200_000;
@@ -178,4 +178,107 @@ fn coverage_at_the_sizes_of_the_benchmark() {
         coverage(&Scenes::new(150, 1.4, 9.0), 2000, 1000),
     );
     assert!(figures.iter().all(|found| (93.0..=97.0).contains(found)), "{figures:?}");
+}
+
+/// Policies of a suite: five tasks, three seeds. An episode is solved with a chance that is the task's,
+/// a little the policy's, and the start's, which seeds share where `shared` is set.
+struct Suite {
+    shared: bool,
+}
+
+impl Suite {
+    const TASKS: u32 = 5;
+    const SEEDS: u64 = 3;
+
+    fn chance(task: u32, seed: u64, start: f64) -> f64 {
+        let of_policy = 0.05 * (seed as f64 - 1.0) * f64::from(task % 2);
+        (0.15 + 0.18 * f64::from(task) + of_policy + 0.6 * (start - 0.5)).clamp(0.0, 1.0)
+    }
+
+    /// One evaluation of `episodes` each.
+    fn evaluation(&self, epoch: u32, episodes: u32, draws: &mut Draws) -> Vec<EpisodeRow> {
+        let mut rows = Vec::new();
+        for task in 0..Self::TASKS {
+            for episode in 0..episodes {
+                let mut start = draws.uniform();
+                for seed in 0..Self::SEEDS {
+                    if !self.shared {
+                        start = draws.uniform();
+                    }
+                    let solved = draws.uniform() < Self::chance(task, seed, start);
+                    rows.push(EpisodeRow {
+                        task: task.to_string(),
+                        seed,
+                        epoch,
+                        episode,
+                        score: if solved { 100.0 } else { 0.0 },
+                        reward: 0.0,
+                        success: Some(solved),
+                        steps: 0,
+                    });
+                }
+            }
+        }
+        rows
+    }
+}
+
+impl World for Suite {
+    const METRIC: &'static str = "score";
+
+    fn truth(&self) -> f64 {
+        let mut total = 0.0;
+        for task in 0..Self::TASKS {
+            for seed in 0..Self::SEEDS {
+                let chance = |i| Self::chance(task, seed, (f64::from(i) + 0.5) / 10_000.0);
+                total += (0..10_000).map(chance).sum::<f64>() / 10_000.0;
+            }
+        }
+        100.0 * total / f64::from(Self::TASKS) / Self::SEEDS as f64
+    }
+
+    /// `images` are the episodes of one policy.
+    fn rows(&self, images: u32, draws: &mut Draws) -> SampleRows {
+        SampleRows::Policy(self.evaluation(1, images, draws))
+    }
+}
+
+#[test]
+fn intervals_of_policies_hold_the_truth_about_as_often_as_they_say() {
+    for shared in [false, true] {
+        let found = coverage(&Suite { shared }, 25, 200);
+        assert!((90.4..=99.6).contains(&found), "shared starts {shared}: {found}%");
+    }
+}
+
+/// Why tables say that the choice of the evaluation is not in the interval: policies that do not change
+/// over twenty evaluations of 25 episodes look better at their best by this much.
+#[test]
+fn the_best_of_twenty_evaluations_is_above_the_truth() {
+    let suite = Suite { shared: false };
+    let (truth, sets) = (suite.truth(), 20);
+    let mut above = 0.0;
+    for set in 0..sets {
+        let mut draws = Draws::new(5000 + set);
+        let rows = (1..=20).flat_map(|epoch| suite.evaluation(epoch, 25, &mut draws)).collect();
+        let best = Samples::at(&SampleRows::Policy(rows), Selection::BestEach).values()[0];
+        above += (best - truth) / sets as f64;
+    }
+    println!("best of twenty evaluations: {above:+.1}");
+    assert!((10.0..=18.0).contains(&above), "{above}");
+}
+
+/// The figures of policies in the documentation of `statistics`.
+#[test]
+#[ignore = "takes minutes; run with --ignored --nocapture"]
+fn coverage_of_policies() {
+    for (what, shared, episodes) in [
+        ("5 tasks, 3 seeds, 25 episodes", false, 25),
+        ("the same, starts alike for all seeds", true, 25),
+        ("the same, 10 episodes", true, 10),
+    ] {
+        let found = coverage(&Suite { shared }, episodes, 1000);
+        println!("score, {what}: {found:.1}%");
+        assert!((91.0..=97.0).contains(&found), "{what}: {found}");
+    }
 }

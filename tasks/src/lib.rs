@@ -2,13 +2,14 @@
 //!
 //! Nothing here knows an encoder or a head. [`data`] finds the samples of a data set, [`mod@image`]
 //! turns their files into encoder input, [`dense`] does both for images with a depth or a class a
-//! pixel, [`random`] decides every draw, and [`sample`] generates small data sets to try all of it
+//! pixel, [`robot`] has demonstrations of robot tasks, [`random`] decides every draw, and [`sample`] generates small data sets to try all of it
 //! on.
 
 pub mod data;
 pub mod dense;
 pub mod image;
 pub mod metrics;
+pub mod robot;
 pub mod sample;
 
 pub use schema::random;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3, ArrayView3, s};
-use pixio_eval_tasks::data::Registry;
+use pixio_eval_tasks::data::{Dataset, Registry, Task};
 use pixio_eval_tasks::dense::{
     Draw, Draws, IGNORE, LabelForm, ListSource, Pair, PairedSet, Target, TargetForm, load,
     normalise_into, rescaled, resize_nearest, train_sample,
@@ -211,7 +211,8 @@ fn nearest_neighbours_are_pillows() {
 fn every_generated_set_opens_and_loads() {
     let registry = Registry::builtin().unwrap();
     let root = tempfile::tempdir().unwrap();
-    for dataset in registry.datasets().iter().filter(|dataset| dataset.name != "imagenet1k") {
+    let paired = |dataset: &&Dataset| matches!(dataset.task, Task::Depth | Task::Segmentation);
+    for dataset in registry.datasets().iter().filter(paired) {
         let name = dataset.name.as_str();
         let folder = sample::write(name, root.path()).unwrap();
         let set = PairedSet::open(dataset, &folder).unwrap();

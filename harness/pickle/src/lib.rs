@@ -6,7 +6,8 @@
 //!   calling one only records the call, as an [`Object`], and what it means is the caller's to say.
 //! - [`Checkpoint`] reads what `torch.save` writes, as a zip archive (since 1.6) or before that: it
 //!   finds the state dict and hands out one tensor at a time from the mapped file.
-//! - [`Array`] is a NumPy array in a pickle, as demonstrations of robots are kept.
+//! - [`Array`] is a NumPy array in a pickle, as demonstrations of robots are kept; [`read_saved`] finds
+//!   the pickle where `torch.save` wrote it.
 //!
 //! # Bounds
 //! Strings and bytes are borrowed from the input; everything else is counted against [`Limits`].
@@ -26,7 +27,7 @@ mod value;
 pub use archive::ArchiveError;
 pub use array::{Array, ArrayError};
 pub use checkpoint::{
-    Checkpoint, CheckpointError, ElementType, StorageFault, TensorFault, TensorInfo,
+    Checkpoint, CheckpointError, ElementType, StorageFault, TensorFault, TensorInfo, read_saved,
 };
 pub use error::{Fault, LimitKind, PickleError};
 pub use machine::{AllowList, Limits, read};

@@ -7,6 +7,7 @@
 mod dense;
 mod fingerprint;
 mod metric;
+mod policy;
 mod protocol;
 pub mod random;
 mod real;
@@ -18,6 +19,10 @@ pub use dense::{
 };
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use metric::{Direction, MetricDescriptor, MetricValue, Selection, Unit, describe};
+pub use policy::{
+    EpisodeRow, ObservationStage, PolicyProtocol, PolicyTask, PolicyTraining, Render, RolloutStage,
+    SimulatorStage, Source,
+};
 pub use protocol::{
     FeatureStage, IMAGENET_MEAN, IMAGENET_STD, ImageStage, KnnProtocol, Protocol, Stages, Tokens,
     VoteStage,

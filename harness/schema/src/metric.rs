@@ -34,13 +34,14 @@ pub struct MetricDescriptor {
 }
 
 /// Describes a metric by its name: `top1@K`, `top5@K`; `delta1` to `delta3`, `abs_rel`, `sq_rel`, `rmse`,
-/// `rmse_log`, `log10`, `silog`; `miou`, `pixel_acc`, `iou/CLASS`. `None` for a name this version does
+/// `rmse_log`, `log10`, `silog`; `miou`, `pixel_acc`, `iou/CLASS`; `score`, `score/TASK`. `None` for a name this version does
 /// not know.
 pub fn describe(name: &str) -> Option<MetricDescriptor> {
     let (base, k) = name.split_once(['@', '/']).unwrap_or((name, ""));
     let (unit, direction) = match base {
         "top1" | "top5" if k.parse::<usize>().is_ok() => (Unit::Percent, Direction::Up),
         "iou" if !k.is_empty() => (Unit::Percent, Direction::Up),
+        "score" => (Unit::Percent, Direction::Up),
         "delta1" | "delta2" | "delta3" | "miou" | "pixel_acc" => (Unit::Percent, Direction::Up),
         "rmse" | "sq_rel" => (Unit::Metres, Direction::Down),
         "abs_rel" | "rmse_log" | "log10" | "silog" => (Unit::None, Direction::Down),

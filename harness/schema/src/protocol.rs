@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{DenseProtocol, Fingerprint, fingerprint};
+use crate::{DenseProtocol, Fingerprint, PolicyProtocol, fingerprint};
 
 /// Mean of the ImageNet normalisation, RGB, of values in 0..1.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -28,6 +28,8 @@ pub enum Stages {
     Knn(KnnProtocol),
     /// Depth or segmentation with a trained head.
     Dense(DenseProtocol),
+    /// Robot learning: a policy cloned from demonstrations, rolled out in a simulator.
+    Policy(PolicyProtocol),
 }
 
 impl Protocol {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DepthMetrics, Fingerprint, MetricValue, Protocol, fingerprint};
+use crate::{DepthMetrics, EpisodeRow, Fingerprint, MetricValue, Protocol, fingerprint};
 
 /// Version of the record format. A reader refuses newer ones by name instead of guessing.
 pub const FORMAT: u32 = 1;
@@ -211,6 +211,9 @@ pub struct Outcome {
     /// What a reader of the numbers must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What else was counted: `rollout-steps`, `simulator-restarts`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// One epoch of a trained head.
@@ -238,6 +241,8 @@ pub enum SampleRows {
     Depth(Vec<DepthRow>),
     /// Class counts of one epoch's head.
     Segmentation(Vec<SegmentationRow>),
+    /// Every rollout of every evaluation.
+    Policy(Vec<EpisodeRow>),
 }
 
 /// One validation image of a depth run.

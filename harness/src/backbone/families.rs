@@ -7,7 +7,7 @@ use schema::{Fingerprint, IMAGENET_MEAN, IMAGENET_STD, Tokens};
 use super::pixio::PixioConfig;
 use super::{
     Backbone, Dimensions, Placement, clip, depth_anything, dinov2, dinov3, mae, pixels, r3m, sam,
-    siglip, theia, vc1, vit,
+    siglip, state, theia, vc1, vit,
 };
 use crate::registry::{KnnRecipe, Recipe};
 use crate::weights::{Expected, NameMap, Weights, WeightsError};
@@ -147,6 +147,7 @@ pub static FAMILIES: &[Family] = &[
         published: false,
         ..Family::new("pixels", &[], |_| Ok(Arc::new(pixels::Make)))
     },
+    Family { published: false, ..Family::new("state", &[], |_| Ok(Arc::new(state::Make))) },
 ];
 
 /// The family of that name in backbones.toml.

@@ -22,6 +22,7 @@ mod position;
 mod r3m;
 mod sam;
 mod siglip;
+mod state;
 mod theia;
 mod transformer;
 mod vc1;

@@ -40,6 +40,9 @@ pub struct BankKey {
     pub device: String,
     /// Images in one encoder pass, for the same reason.
     pub micro_batch: usize,
+    /// Whether features are as they come; else each has length 1.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
 }
 
 /// One bank.
@@ -149,6 +152,7 @@ mod tests {
             part: None,
             device: "cpu".to_owned(),
             micro_batch: 4,
+            raw: false,
         }
     }
 

@@ -100,6 +100,7 @@ pub fn list(cache: &Path) -> Result<Vec<Entry>, CacheError> {
             let about = match kind.split('-').next() {
                 Some("samples") => "generated sample data",
                 Some("splits") => "published split lists",
+                Some("simulators") => "robot simulators with their Python environment",
                 _ => "not made by this program",
             };
             let kind = name(cache);

@@ -60,6 +60,12 @@ pub enum Command {
     Cache(CacheCommand),
     /// Write the tokens of images to a safetensors file
     Features(FeaturesArgs),
+    /// Robot simulators for CortexBench: install, check
+    #[command(subcommand)]
+    Simulators(super::simulators::SimulatorsCommand),
+    /// Demonstrations of robot tasks: make, list
+    #[command(subcommand)]
+    Demos(super::demos::DemosCommand),
     /// Check what this machine and this build can do
     Doctor(DoctorArgs),
 }
@@ -124,8 +130,8 @@ pub struct ComputeArgs {
 /// What running tasks has in common.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME, py:FILE.py:FUNCTION or pixels;
-    /// repeatable
+    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME, py:FILE.py:FUNCTION, pixels, or state
+    /// (robot tasks: the simulator's true state); repeatable
     #[arg(long, value_name = "B")]
     pub backbone: Vec<String>,
     #[command(flatten)]
@@ -147,8 +153,9 @@ pub struct RunOptions {
     /// Folder for results
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub out: PathBuf,
-    /// pixio, the published protocol, or sample, reduced (default: sample with --sample, else pixio)
-    #[arg(long, value_name = "NAME", value_parser = ["pixio", "sample"])]
+    /// pixio, the published protocol; cortexbench-lite, robot tasks on a laptop; or sample, reduced
+    /// (default: sample with --sample, else pixio)
+    #[arg(long, value_name = "NAME", value_parser = ["pixio", "cortexbench-lite", "sample"])]
     pub protocol: Option<String>,
     /// Use small generated data sets instead of real ones, made on first use
     #[arg(long)]
@@ -435,7 +442,7 @@ pub enum Size {
     Exact(usize, usize),
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
         Ok(number) => Ok(number),
@@ -471,7 +478,7 @@ fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
-fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+pub(super) fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
             Ok((name.to_owned(), PathBuf::from(folder)))

@@ -46,7 +46,8 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
             }
         }
         DataCommand::Sample { names, to } => {
-            for set in known(&registry, &names)? {
+            let all: Vec<String> = sample::NAMES.iter().map(|&name| name.to_owned()).collect();
+            for set in known(&registry, if names.is_empty() { &all } else { &names })? {
                 let folder: PathBuf = sample::write(&set.name, &to)?;
                 reporter.detail(format!("{}: written", set.name));
                 print(format!("{}={}\n", set.name, folder.display()).as_bytes())?;
@@ -75,7 +76,7 @@ fn line(set: &Dataset) -> [String; 5] {
     let heads: Vec<&str> =
         CELLS.iter().filter(|(name, _)| *name == set.name).map(|(_, head)| *head).collect();
     let heads = if heads.is_empty() { "-".to_owned() } else { heads.join(", ") };
-    let task = format!("{:?}", set.task).to_lowercase();
+    let task = set.task.name().to_owned();
     [set.name.clone(), set.title.clone(), task, splits.join(", "), heads]
 }
 

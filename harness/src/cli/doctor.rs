@@ -7,7 +7,9 @@ use super::args::DoctorArgs;
 use super::{CliError, EXIT_DONE, print, print_json};
 use crate::device;
 use crate::locate;
+use crate::progress::Reporter;
 use crate::run::CELLS;
+use crate::simulators::{SimulatorError, Simulators};
 
 #[derive(Serialize)]
 struct Check {
@@ -17,7 +19,7 @@ struct Check {
 }
 
 /// Says what is here; nothing it finds is an error of its own, so that it always ends with 0.
-pub(super) fn doctor(args: &DoctorArgs) -> Result<u8, CliError> {
+pub(super) fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let mut checks = vec![
         Check {
             name: "version",
@@ -30,6 +32,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<u8, CliError> {
         hub_cache(),
         token(),
     ];
+    checks.extend(simulators(reporter));
     let mut names: Vec<&str> = CELLS.iter().map(|(dataset, _)| *dataset).collect();
     names.dedup();
     for name in names {
@@ -83,6 +86,30 @@ fn gpu() -> Check {
         Ok(device) => Check { name, ok: true, found: device::name(&device) },
         Err(error) => Check { name, ok: false, found: error.to_string() },
     }
+}
+
+/// Whether the simulators answer and, for each suite, a frame and a step of its first task.
+fn simulators(reporter: &Reporter) -> Vec<Check> {
+    let name = "simulators";
+    let found = match Simulators::find(&locate::cache(), reporter) {
+        Ok(found) => found,
+        Err(SimulatorError::NotInstalled { .. }) => {
+            let found = "not installed (`pixio-eval simulators install`)".to_owned();
+            return vec![Check { name, ok: false, found }];
+        }
+        Err(error) => return vec![Check { name, ok: false, found: error.to_string() }],
+    };
+    let mut checks = vec![Check { name, ok: true, found: found.versions().join(", ") }];
+    for suite in tasks::robot::SUITES {
+        for task in suite.tasks().take(1) {
+            let (ok, told) = match super::simulators::one(&found, suite, task) {
+                Ok(told) => (true, told),
+                Err(error) => (false, error.to_string()),
+            };
+            checks.push(Check { name, ok, found: format!("{}/{task}: {told}", suite.name) });
+        }
+    }
+    checks
 }
 
 fn folder(name: &'static str, path: &Path) -> Check {

@@ -8,6 +8,7 @@ use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
 use crate::run::{CheckpointError, RunError};
+use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
 use super::{EXIT_FAILED, EXIT_USAGE};
@@ -145,6 +146,14 @@ impl CliError {
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
                 }
+                RunError::Simulator(error) => simulator_hints(error),
+                RunError::Unfit { .. } => vec![
+                    "`pixio-eval demos list` shows what is there; `pixio-eval demos make SUITE/TASK` \
+                     makes more"
+                        .to_owned(),
+                    "--protocol cortexbench-lite and --limit N take fewer".to_owned(),
+                ],
+                RunError::NoState(_) => one("the state is for cortexbench/... tasks"),
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
@@ -169,6 +178,21 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn simulator_hints(error: &SimulatorError) -> Vec<String> {
+    let hint = match error {
+        SimulatorError::NotInstalled { .. } => {
+            "`pixio-eval simulators install` makes a Python environment with them"
+        }
+        SimulatorError::Install { .. } => {
+            "nothing half made is left; --python PATH chooses another Python (3.11 has every suite)"
+        }
+        SimulatorError::GaveUp { last, .. } => return simulator_hints(last),
+        SimulatorError::Hung { .. } => "PIXIO_EVAL_SIMULATOR_TIMEOUT=SECONDS gives it longer",
+        _ => "`pixio-eval simulators check` tries each of them",
+    };
+    vec![hint.to_owned()]
 }
 
 fn worker_hints(error: &WorkerError) -> Vec<String> {
@@ -331,6 +355,8 @@ macro_rules! through_run {
 }
 
 through_run!(
+    SimulatorError,
+    tasks::robot::DemoError,
     ResolveError,
     WeightsError,
     DeviceError,

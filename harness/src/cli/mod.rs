@@ -7,6 +7,7 @@ mod card;
 mod check;
 mod compare;
 mod data;
+mod demos;
 mod doctor;
 mod error;
 mod features;
@@ -15,6 +16,7 @@ mod report;
 mod run;
 mod runs;
 mod shown;
+mod simulators;
 mod table;
 
 use std::io::Write;
@@ -62,7 +64,9 @@ pub fn main() -> ExitCode {
         Command::Backbones(command) => backbones::backbones(command, &reporter),
         Command::Cache(command) => cache::cache(command, &reporter),
         Command::Features(args) => features::features(&args, &reporter),
-        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Simulators(command) => simulators::simulators(&command, &reporter),
+        Command::Demos(command) => demos::demos(&command, &reporter),
+        Command::Doctor(args) => doctor::doctor(&args, &reporter),
     };
     match done {
         Ok(status) => ExitCode::from(status),

@@ -73,6 +73,11 @@ enum Made {
 }
 
 impl Resolved {
+    /// Whether it is the simulator's true state, and no encoder.
+    pub fn is_state(&self) -> bool {
+        matches!(&self.made, Made::Native { architecture, .. } if architecture.family() == "state")
+    }
+
     /// Size and make.
     pub fn dimensions(&self) -> Dimensions {
         match &self.made {
@@ -181,13 +186,10 @@ impl<'a> Resolver<'a> {
             })?;
             return self.python(None, spec, &target);
         }
-        if spec == "pixels" {
-            let family = family("pixels").ok_or_else(|| {
-                ResolveError::Registry(registry::RegistryError::Embedded("no pixels".to_owned()))
-            })?;
+        if let ("pixels" | "state", Some(family)) = (spec, family(spec)) {
             let model = Model::of_family(family, serde_json::json!({}));
             let source = Box::new(RandomSource::new(0, &[]));
-            // The floor stays what it is beside backbones that are changed.
+            // What has no encoder stays what it is beside backbones that are changed.
             return assemble(spec, spec, Changed::not(model), source, Names::Canonical);
         }
         if let Some(entry) = self.registry.backbones.get(spec) {

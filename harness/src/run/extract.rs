@@ -1,15 +1,16 @@
 //! Features of a split: read from the bank where they are there, encoded where not.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
-use schema::{KnnProtocol, Tokens};
+use ndarray::Array3;
 use tasks::image::ImageError;
 
 use super::RunError;
-use crate::backbone::{Backbone, BackboneError, Tap, Wanted};
+use super::embed::Embedder;
+use crate::backbone::Backbone;
 use crate::cache::{Bank, Claim};
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
@@ -24,14 +25,41 @@ const POLL: Duration = Duration::from_millis(50);
 /// Where an encoder comes from: it is loaded when the first feature is missing.
 pub(super) type Load<'a> = dyn FnMut() -> Result<&'a dyn Backbone, RunError> + 'a;
 
+/// The images of a split, by position.
+pub(super) trait Images: Sync {
+    /// How many.
+    fn count(&self) -> usize;
+    /// One image's name for people.
+    fn name(&self, at: usize) -> Cow<'_, str>;
+    /// One image, `[H, W, 3]`.
+    fn image(&self, at: usize) -> Result<Array3<u8>, RunError>;
+}
+
+/// Files below a folder.
+pub(super) struct Files<'a> {
+    pub(super) root: &'a Path,
+    /// Relative to the root.
+    pub(super) paths: Vec<&'a str>,
+}
+
+impl Images for Files<'_> {
+    fn count(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn name(&self, at: usize) -> Cow<'_, str> {
+        self.paths[at].into()
+    }
+
+    fn image(&self, at: usize) -> Result<Array3<u8>, RunError> {
+        Ok(tasks::image::decode(&self.root.join(self.paths[at]))?)
+    }
+}
+
 /// What encoding a split needs.
 pub(super) struct Extraction<'a> {
-    pub(super) device: &'a Device,
-    pub(super) protocol: &'a KnnProtocol,
-    /// Width of a feature.
-    pub(super) width: usize,
+    pub(super) embedder: &'a Embedder<'a>,
     pub(super) bank: &'a Bank,
-    pub(super) root: &'a Path,
     pub(super) micro_batch: usize,
     pub(super) workers: usize,
     pub(super) skip_bad_images: bool,
@@ -41,7 +69,7 @@ pub(super) struct Extraction<'a> {
 /// A split's features and what it took.
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
-    /// `[M, width]`, row-major, L2-normalised.
+    /// `[M, width]`, row-major.
     pub(super) features: Vec<f32>,
     /// Position of each row's sample in the split, ascending.
     pub(super) positions: Vec<u32>,
@@ -54,17 +82,18 @@ pub(super) struct Extracted {
 }
 
 impl Extraction<'_> {
-    /// Features of the samples at `paths` (relative to the root), in order.
+    /// Features of the images, in order.
     pub(super) fn split(
         &self,
         split: &'static str,
-        paths: &[&str],
+        images: &dyn Images,
         load: &mut Load<'_>,
     ) -> Result<Extracted, RunError> {
-        let mut rows = Rows { features: vec![0f32; paths.len() * self.width], width: self.width };
+        let (count, width) = (images.count(), self.embedder.width);
+        let mut rows = Rows { features: vec![0f32; count * width], width };
         let mut missing = Vec::new();
-        for shard in self.bank.shards(paths.len()) {
-            match self.bank.read(split, &shard, self.width) {
+        for shard in self.bank.shards(count) {
+            match self.bank.read(split, &shard, self.embedder.width) {
                 Ok(Some(features)) => rows.put(shard.start, &features),
                 Ok(None) => missing.push(shard),
                 Err(error) => {
@@ -73,29 +102,29 @@ impl Extraction<'_> {
                 }
             }
         }
-        let known = paths.len() - missing.iter().map(Range::len).sum::<usize>();
+        let known = count - missing.iter().map(Range::len).sum::<usize>();
         if known > 0 {
-            self.reporter.say(format!("{split}: {known} of {} features are kept", paths.len()));
+            self.reporter.say(format!("{split}: {known} of {count} features are kept"));
         }
         let (mut left_out, mut encoding) = (Filled::default(), Duration::ZERO);
         if !missing.is_empty() {
             let backbone = load()?;
             let began = Instant::now();
-            left_out = self.fill(backbone, split, missing, paths, &mut rows)?;
+            left_out = self.fill(backbone, split, missing, images, &mut rows)?;
             encoding = began.elapsed();
         }
         let Filled { mut left_out, encoded } = left_out;
         left_out.sort_unstable();
-        if left_out.len() == paths.len() {
+        if left_out.len() == count {
             return Err(RunError::NothingLeft { split });
         }
-        let positions = (0..paths.len()).filter(|at| left_out.binary_search(at).is_err());
+        let positions = (0..count).filter(|at| left_out.binary_search(at).is_err());
         let positions: Vec<u32> = positions.map(|at| at as u32).collect();
         Ok(Extracted {
             features: rows.only(&positions),
             encoded,
             encoding,
-            skipped: left_out.into_iter().map(|at| paths[at].to_owned()).collect(),
+            skipped: left_out.into_iter().map(|at| images.name(at).into_owned()).collect(),
             positions,
         })
     }
@@ -107,7 +136,7 @@ impl Extraction<'_> {
         backbone: &dyn Backbone,
         split: &'static str,
         missing: Vec<Range<usize>>,
-        paths: &[&str],
+        images: &dyn Images,
         rows: &mut Rows,
     ) -> Result<Filled, RunError> {
         let total: usize = missing.iter().map(Range::len).sum();
@@ -123,7 +152,7 @@ impl Extraction<'_> {
                     continue;
                 }
                 let claim = self.bank.claim(split, &shard);
-                match self.bank.read(split, &shard, self.width) {
+                match self.bank.read(split, &shard, self.embedder.width) {
                     // Made by another process since it was looked for.
                     Ok(Some(features)) => {
                         rows.put(shard.start, &features);
@@ -152,10 +181,10 @@ impl Extraction<'_> {
                 continue;
             }
             let left_out =
-                self.encode(backbone, split, (&mine, &mut claims), paths, rows, (&bar, done))?;
-            let images: usize = mine.iter().map(Range::len).sum();
-            done += images;
-            filled.encoded += (images - left_out.len()) as u64;
+                self.encode(backbone, split, (&mine, &mut claims), images, rows, (&bar, done))?;
+            let taken: usize = mine.iter().map(Range::len).sum();
+            done += taken;
+            filled.encoded += (taken - left_out.len()) as u64;
             filled.left_out.extend(left_out);
         }
         Ok(filled)
@@ -168,24 +197,18 @@ impl Extraction<'_> {
         backbone: &dyn Backbone,
         split: &'static str,
         (missing, claims): (&[Range<usize>], &mut Vec<Claim>),
-        paths: &[&str],
+        images: &dyn Images,
         rows: &mut Rows,
         (bar, done): (&Bar, usize),
     ) -> Result<Vec<usize>, RunError> {
-        let stage = &self.protocol.image;
-        let side = stage.crop;
         let wanted: Vec<usize> = missing.iter().cloned().flatten().collect();
-        let make = |i: usize| -> Result<Vec<f32>, ImageError> {
-            let image = tasks::image::decode(&self.root.join(paths[wanted[i]]))?;
-            let image = tasks::image::prepare(image.view(), stage);
-            let mut pixels = vec![0f32; 3 * side * side];
-            tasks::image::normalise_into(image.view(), stage.mean, stage.std, &mut pixels);
-            Ok(pixels)
+        let make = |i: usize| -> Result<Vec<f32>, RunError> {
+            Ok(self.embedder.pixels(images.image(wanted[i])?.view()))
         };
         let mut shards = missing.iter();
         let mut shard = shards.next().cloned().unwrap_or_default();
         let (mut pixels, mut batch, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
-        let take = |i: usize, image: Result<Vec<f32>, ImageError>| -> Result<(), RunError> {
+        let take = |i: usize, image: Result<Vec<f32>, RunError>| -> Result<(), RunError> {
             let at = wanted[i];
             match image {
                 Ok(image) => {
@@ -193,11 +216,11 @@ impl Extraction<'_> {
                     batch.push(at);
                 }
                 // A file that the system would not read is not an unreadable image.
-                Err(error) if self.skip_bad_images && !matches!(error, ImageError::Io { .. }) => {
+                Err(error) if self.skip_bad_images && unreadable(&error) => {
                     self.reporter.warn(format!("left out: {error}"));
                     left_out.push(at);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
             // Batches start at multiples of the micro-batch from the shard's start, so that each
             // image is encoded in the same company wherever an extraction was interrupted.
@@ -207,8 +230,8 @@ impl Extraction<'_> {
             }
             if !batch.is_empty() {
                 let pixels = std::mem::take(&mut pixels);
-                let features = self.features(backbone, pixels, batch.len())?;
-                for (at, row) in batch.drain(..).zip(features.chunks_exact(self.width)) {
+                let features = self.embedder.embed(backbone, pixels, batch.len())?;
+                for (at, row) in batch.drain(..).zip(features.chunks_exact(self.embedder.width)) {
                     rows.put(at, row);
                 }
             }
@@ -227,37 +250,10 @@ impl Extraction<'_> {
         ordered(0..wanted.len(), self.workers, ahead, make, take)?;
         Ok(left_out)
     }
+}
 
-    /// `[B * width]` normalised features of `batch` images.
-    fn features(
-        &self,
-        backbone: &dyn Backbone,
-        pixels: Vec<f32>,
-        batch: usize,
-    ) -> Result<Vec<f32>, RunError> {
-        let stage = &self.protocol.feature;
-        let side = self.protocol.image.crop;
-        let candle = BackboneError::Candle;
-        let images =
-            Tensor::from_vec(pixels, (batch, 3, side, side), self.device).map_err(candle)?;
-        let wanted = match (stage.tokens, stage.final_norm) {
-            (Tokens::SummaryMean, false) => Wanted::SUMMARY,
-            (Tokens::SummaryMean, true) => Wanted { summary_norm: true, ..Wanted::default() },
-            (Tokens::PatchMean, false) => Wanted { patches: true, ..Wanted::default() },
-            (Tokens::PatchMean, true) => Wanted { patches_norm: true, ..Wanted::default() },
-            (Tokens::Pooled, _) => Wanted { pooled: true, ..Wanted::default() },
-        };
-        let taps = backbone.forward(&images, &[stage.block], wanted)?;
-        let tokens = taps.into_iter().find_map(|tap: Tap| {
-            tap.summary.or(tap.summary_norm).or(tap.patches).or(tap.patches_norm).or(tap.pooled)
-        });
-        let tokens =
-            tokens.ok_or_else(|| BackboneError::NoTokens(format!("{:?}", stage.tokens)))?;
-        let mean = |tokens: &Tensor| tokens.mean(1)?.flatten_all()?.to_vec1::<f32>();
-        let mut features = mean(&tokens).map_err(candle)?;
-        heads::knn::l2_normalise(&mut features, self.width)?;
-        Ok(features)
-    }
+fn unreadable(error: &RunError) -> bool {
+    matches!(error, RunError::Image(error) if !matches!(error, ImageError::Io { .. }))
 }
 
 /// What filling the missing shards took.

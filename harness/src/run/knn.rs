@@ -1,5 +1,6 @@
 //! k-NN on ImageNet-1K (PROTOCOL section 2): plan it, extract features, search, vote.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -8,12 +9,13 @@ use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
     BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
-    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, Tokens, VoteStage,
+    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, VoteStage,
 };
 use tasks::data::{ImageNet, Registry, Sample};
 
 use super::RunError;
-use super::extract::{Extracted, Extraction, Load};
+use super::embed::{self, Embedder};
+use super::extract::{Extracted, Extraction, Files, Load};
 use super::memory::{BatchSize, EncoderSize};
 use super::session::{Host, Lazy, Measured, Request};
 use crate::cache::{Bank, BankKey};
@@ -146,6 +148,7 @@ fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &Device) -> BankKey 
         part: protocol.limit.map(|limit| (limit, plan.seed)),
         device: device::kind(device).to_owned(),
         micro_batch: plan.micro_batch,
+        raw: false,
     }
 }
 
@@ -164,33 +167,34 @@ pub(super) fn run(
         let about = format!("{data}, k-NN features, {backbone}, {}", protocol.feature.dtype);
         Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
     };
-    let width = match protocol.feature.tokens {
-        Tokens::Pooled => lazy.resolved.dimensions().pooled,
-        Tokens::SummaryMean | Tokens::PatchMean => None,
+    let embedder = Embedder {
+        device: &host.device,
+        image: &protocol.image,
+        feature: &protocol.feature,
+        width: embed::width(protocol.feature.tokens, &lazy.resolved.dimensions()),
+        normalise: true,
     };
     let extraction = Extraction {
-        device: &host.device,
-        protocol,
-        width: width.unwrap_or(plan.backbone.width),
+        embedder: &embedder,
         bank: &bank,
-        root: data.images.train.root(),
         micro_batch: plan.micro_batch,
         workers: host.workers(),
         skip_bad_images: host.request.skip_bad_images,
         reporter: host.reporter,
     };
-    measure(&extraction, &data.images, &mut || lazy.get(host), host.reporter)
+    measure(&extraction, &protocol.vote, &data.images, &mut || lazy.get(host), host.reporter)
 }
 
 fn measure(
     extraction: &Extraction<'_>,
+    vote: &VoteStage,
     data: &ImageNet,
     load: &mut Load<'_>,
     reporter: &Reporter,
 ) -> Result<Measured, RunError> {
     let mut extract = |split, samples: &[Sample]| -> Result<Extracted, RunError> {
-        let paths: Vec<&str> = samples.iter().map(|sample| &*sample.path).collect();
-        extraction.split(split, &paths, load)
+        let paths = samples.iter().map(|sample| &*sample.path).collect();
+        extraction.split(split, &Files { root: data.train.root(), paths }, load)
     };
     let (train_samples, val_samples) = (data.train.samples(), data.val.samples());
     let train = extract("train", train_samples)?;
@@ -202,7 +206,7 @@ fn measure(
     let train_labels = labels(&train.positions, train_samples);
     let val_labels = labels(&val.positions, val_samples);
     let classes = data.train.classes().len();
-    let width = extraction.width;
+    let width = extraction.embedder.width;
     let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?;
     let queries = Features::new(&val.features, width)?;
     let bar = reporter.items("searching", 100, "%");
@@ -210,7 +214,6 @@ fn measure(
         bar.set(progress.done * 100 / progress.total.max(1));
         if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let vote = &extraction.protocol.vote;
     let predictions = match knn.predict(queries, &val_labels, vote, &mut progress) {
         Err(KnnError::Interrupted(_)) => return Err(RunError::Interrupted),
         other => other?,
@@ -239,6 +242,7 @@ fn measure(
         rows: SampleRows::Knn(rows.collect()),
         curve: Vec::new(),
         warnings: Vec::new(),
+        counts: BTreeMap::new(),
         seconds: seconds.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).into(),
         encoded: train.encoded + val.encoded,
         encoding,

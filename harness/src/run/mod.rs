@@ -1,9 +1,11 @@
 //! Running cells of the benchmark: plan everything, then carry it out, one record a cell.
 
 mod dense;
+mod embed;
 mod extract;
 mod knn;
 mod memory;
+mod policy;
 mod session;
 mod streams;
 
@@ -19,6 +21,7 @@ use crate::lists::ListError;
 use crate::python::WorkerError;
 use crate::registry::nearest;
 use crate::resolve::ResolveError;
+use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
 pub use dense::CheckpointError;
@@ -39,6 +42,10 @@ pub static CELLS: &[(&str, &str)] = &[
     ("voc2012", "dpt"),
     ("loveda", "linear"),
     ("loveda", "dpt"),
+    ("adroit", "policy"),
+    ("dmc", "policy"),
+    ("metaworld", "policy"),
+    ("trifinger", "policy"),
 ];
 
 /// Why a command could not run, or a run failed.
@@ -132,6 +139,26 @@ pub enum RunError {
         /// The validation image.
         image: String,
     },
+    /// A robot simulator.
+    #[error(transparent)]
+    Simulator(SimulatorError),
+    /// Demonstrations.
+    #[error(transparent)]
+    Demonstrations(#[from] tasks::robot::DemoError),
+    /// Demonstrations that do not go with this protocol.
+    #[error("demonstrations in {}: {why}", folder.display())]
+    Unfit {
+        /// The suite's folder.
+        folder: PathBuf,
+        /// What was expected and found.
+        why: String,
+    },
+    /// A task that the true state is not a backbone for.
+    #[error("\"state\" is the simulator's true state, which {0} does not have")]
+    NoState(String),
+    /// A policy or its training.
+    #[error(transparent)]
+    Policy(#[from] heads::policy::PolicyError),
     /// What ended a stream that this run shared.
     #[error("{0}")]
     Stream(String),
@@ -191,6 +218,15 @@ pub enum RunError {
     Table(#[from] results::TableError),
 }
 
+impl From<SimulatorError> for RunError {
+    fn from(error: SimulatorError) -> Self {
+        match error {
+            SimulatorError::Interrupted => Self::Interrupted,
+            error => Self::Simulator(error),
+        }
+    }
+}
+
 impl From<ListError> for RunError {
     fn from(error: ListError) -> Self {
         match error {
@@ -227,14 +263,25 @@ impl RunError {
     }
 }
 
-/// Reads `TASK/HEAD`.
+/// A cell as it is given on the command line.
+fn shown(cell: &str) -> String {
+    match cell.strip_suffix("/policy") {
+        Some(suite) => format!("cortexbench/{suite}"),
+        None => cell.to_owned(),
+    }
+}
+
+/// Reads `TASK/HEAD`, or `cortexbench/SUITE`.
 pub fn parse_cell(text: &str) -> Result<TaskHead, RunError> {
     let known = || CELLS.iter().map(|(dataset, head)| format!("{dataset}/{head}"));
+    let robot = text.strip_prefix("cortexbench/").map(|suite| format!("{suite}/policy"));
+    let text = robot.as_deref().unwrap_or(text);
     if known().any(|cell| cell == text) {
         let (dataset, head) = text.split_once('/').unwrap_or((text, ""));
         return Ok(TaskHead { dataset: dataset.to_owned(), head: head.to_owned() });
     }
-    let all: Vec<String> = known().collect();
+    let all: Vec<String> = known().map(|cell| shown(&cell)).collect();
+    let text = &shown(text);
     let near = nearest(text, all.iter().map(String::as_str));
     Err(RunError::Unknown { what: "task", name: text.to_owned(), near, known: all.join(", ") })
 }

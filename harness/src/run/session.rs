@@ -12,7 +12,7 @@ use schema::{HostRecord, Outcome, RunPlan, RunRecord, SampleRows, TaskHead};
 use tasks::dense::LabelForm;
 
 use super::memory::BatchSize;
-use super::{RunError, dense, knn, memory};
+use super::{RunError, dense, knn, memory, policy};
 use crate::backbone::{Backbone, Placement};
 use crate::cache;
 use crate::device::{self, DeviceChoice};
@@ -20,6 +20,7 @@ use crate::interrupt;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::resolve::{Resolved, Resolver, SourceOptions};
+use crate::simulators::SimulatorError;
 
 /// What a command asks for, resolved from its flags.
 #[derive(Clone, Debug)]
@@ -111,12 +112,14 @@ pub(super) struct Measured {
     pub(super) encoding: Duration,
     pub(super) skipped: Vec<String>,
     pub(super) warnings: Vec<String>,
+    pub(super) counts: BTreeMap<String, u64>,
 }
 
 /// A data set of either kind, ready to run on.
-enum Data {
+enum Data<'a> {
     Images(knn::Opened),
     Pairs(dense::Opened),
+    Robots(Box<policy::Opened<'a>>),
 }
 
 /// Carries a request out. Errors before any work end it; a run that fails is recorded, and the
@@ -188,6 +191,9 @@ impl Host<'_> {
         resolved: &Resolved,
         present: &BTreeMap<String, PathBuf>,
     ) -> Result<(), RunError> {
+        if resolved.is_state() {
+            return self.check_state(present);
+        }
         // The floor is there for k-NN alone, which is no news.
         if resolved.dimensions().patches || resolved.source == "pixels" {
             return Ok(());
@@ -207,21 +213,46 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// Says which cells the simulators' true state is left out of; an error if those are all.
+    fn check_state(&self, present: &BTreeMap<String, PathBuf>) -> Result<(), RunError> {
+        let cells = self.request.cells.iter().filter(|cell| present.contains_key(&cell.dataset));
+        let (robots, others): (Vec<&TaskHead>, Vec<&TaskHead>) =
+            cells.partition(|cell| cell.head == "policy");
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let others = others.join(", ");
+        if robots.is_empty() {
+            return Err(RunError::NoState(others));
+        }
+        if !others.is_empty() {
+            self.reporter.say(format!("state: {others} skipped, they have images alone"));
+        }
+        Ok(())
+    }
+
     /// Lists the data sets of the request's cells, by name.
-    fn open(&self, present: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Data>, RunError> {
+    fn open(
+        &self,
+        present: BTreeMap<String, PathBuf>,
+    ) -> Result<BTreeMap<String, Data<'_>>, RunError> {
         let request = self.request;
         let mut open = BTreeMap::new();
         for (name, folder) in present {
             let Some(cell) = request.cells.iter().find(|cell| cell.dataset == name) else {
                 continue;
             };
+            if interrupt::requested() {
+                return Err(RunError::Interrupted);
+            }
+            if cell.head == "policy" {
+                if let Some(opened) = self.open_robots(&name, &folder)? {
+                    open.insert(name, Data::Robots(Box::new(opened)));
+                }
+                continue;
+            }
             let folder = match request.sample {
                 true => locate::sample(&name, &self.cache, self.reporter)?,
                 false => folder,
             };
-            if interrupt::requested() {
-                return Err(RunError::Interrupted);
-            }
             let opened = match cell.head.as_str() {
                 "knn" => Data::Images(knn::open(&name, &folder, request.limit, request.seed)?),
                 _ => Data::Pairs(dense::open(&name, &folder, request, self.reporter)?),
@@ -231,16 +262,44 @@ impl Host<'_> {
         Ok(open)
     }
 
+    /// A suite of robot tasks, unless nothing simulates it here and it was not asked for by name.
+    fn open_robots(
+        &self,
+        suite: &str,
+        folder: &Path,
+    ) -> Result<Option<policy::Opened<'_>>, RunError> {
+        let asked = self.request.required.iter().any(|name| name == suite);
+        let opened = match self.request.sample {
+            true => policy::open_sample(self, suite),
+            false => policy::open(self, suite, folder),
+        };
+        match opened {
+            Err(RunError::Simulator(SimulatorError::NotInstalled { .. })) if !asked => {
+                self.reporter.say(format!(
+                    "{suite}: skipped, the simulators are not installed: `pixio-eval simulators install`"
+                ));
+                Ok(None)
+            }
+            Err(RunError::Simulator(error)) if !asked => {
+                self.reporter.warn(format!("{suite}: skipped, {error}"));
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
     fn plan(
         &self,
         resolved: &Resolved,
-        data: &BTreeMap<String, Data>,
+        data: &BTreeMap<String, Data<'_>>,
     ) -> Result<Vec<RunPlan>, RunError> {
         let record = resolved.record()?;
         let mut plans = Vec::new();
         for cell in &self.request.cells {
             let plan = match data.get(&cell.dataset) {
                 None => continue,
+                Some(Data::Robots(data)) => policy::plan(self, cell, resolved, &record, data)?,
+                Some(Data::Images(_)) if resolved.is_state() => continue,
                 Some(Data::Images(data)) => knn::plan(self, cell, resolved, &record, data)?,
                 Some(Data::Pairs(_)) if !resolved.dimensions().patches => continue,
                 Some(Data::Pairs(data)) => dense::plan(self, cell, resolved, &record, data)?,
@@ -250,11 +309,11 @@ impl Host<'_> {
         Ok(plans)
     }
 
-    /// Runs one backbone's plans: k-NN cell by cell, dense heads data set by data set.
+    /// Runs one backbone's plans: k-NN and policies cell by cell, dense heads data set by data set.
     fn carry_out(
         &self,
         lazy: &Lazy<'_>,
-        data: &BTreeMap<String, Data>,
+        data: &BTreeMap<String, Data<'_>>,
         plans: Vec<RunPlan>,
         report: &mut Report,
     ) -> Result<(), RunError> {
@@ -274,7 +333,7 @@ impl Host<'_> {
             };
             match data.get(&plan.task.dataset) {
                 Some(Data::Images(data)) => {
-                    let (started, began) = (Timestamp::now(), Instant::now());
+                    let at = (Timestamp::now(), Instant::now());
                     let measured = dense::hold(begun.folder())
                         .map_err(RunError::from)
                         .and_then(|held| Ok((knn::run(self, lazy, &plan, data)?, held)));
@@ -282,7 +341,14 @@ impl Host<'_> {
                         Ok((measured, held)) => (Ok(measured), Some(held)),
                         Err(error) => (Err(error), None),
                     };
-                    self.end(lazy, plan, &begun, measured, (started, began), report)?;
+                    self.end(lazy, plan, &begun, measured, at, report)?;
+                }
+                Some(Data::Robots(data)) => {
+                    let at = (Timestamp::now(), Instant::now());
+                    let measured = policy::run(self, lazy, &plan, data, &begun);
+                    if self.end(lazy, plan, &begun, measured, at, report)? {
+                        self.clear(begun.folder());
+                    }
                 }
                 _ => {
                     let stream = (plan.task.dataset.clone(), plan.micro_batch);
@@ -302,7 +368,7 @@ impl Host<'_> {
 
     /// Removes the checkpoints of a run whose record is written.
     pub(super) fn clear(&self, folder: &Path) {
-        if let Err(error) = dense::clear(folder) {
+        if let Err(error) = dense::clear(folder).and_then(|()| policy::clear(folder)) {
             self.reporter.warn(error.to_string());
         }
     }
@@ -399,6 +465,7 @@ impl Host<'_> {
             started: rfc3339(started),
             finished: rfc3339(Timestamp::now()),
             warnings: measured.warnings,
+            counts: measured.counts,
             skipped_images: measured.skipped,
         };
         (outcome, measured.rows)

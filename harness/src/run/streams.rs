@@ -27,7 +27,7 @@ impl Host<'_> {
                 let encoder = EncoderSize::of(&plan.backbone, &dimensions, side, self.dtype);
                 Some((encoder, ProbeSize::of(protocol, &plan.backbone, &encoder, self.dtype)))
             }
-            Stages::Knn(_) => None,
+            Stages::Knn(_) | Stages::Policy(_) => None,
         });
         let (encoders, probes): (Vec<_>, Vec<_>) = sized.unzip();
         let Some(encoder) = encoders.first() else { return Vec::new() };
@@ -70,7 +70,7 @@ impl Host<'_> {
             .iter()
             .filter_map(|(plan, dir)| match &plan.protocol.stages {
                 Stages::Dense(protocol) => Some((plan, protocol, dir)),
-                Stages::Knn(_) => None,
+                Stages::Knn(_) | Stages::Policy(_) => None,
             })
             .collect();
         let trained = lazy.get(self).map(|backbone| {

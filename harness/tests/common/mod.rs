@@ -40,6 +40,7 @@ impl World {
             "PIXIO_EVAL_DATA",
             "PIXIO_EVAL_LISTS",
             "PIXIO_EVAL_BACKBONES",
+            "PIXIO_EVAL_SIMULATORS",
         ];
         for name in removed {
             command.env_remove(name);

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
-use schema::TrainingStage;
 
 use super::LoadProblem;
 use super::storage::{values, values_mut};
@@ -29,9 +28,9 @@ const UPDATES: &str = "optimiser.updates";
 const MOMENTS: [&str; 2] = ["optimiser.first.", "optimiser.second."];
 
 impl AdamW {
-    /// With the settings of `training`; the rate is given at every step.
-    pub fn new(training: &TrainingStage) -> Self {
-        let &TrainingStage { betas, eps, weight_decay, .. } = training;
+    /// With decays of the two moments, what is added to the root of the second, and the decoupled
+    /// weight decay; the rate is given at every step.
+    pub fn new(betas: [f64; 2], eps: f64, weight_decay: f64) -> Self {
         Self { betas, eps, weight_decay, updates: 0, moments: BTreeMap::new() }
     }
 
@@ -68,6 +67,11 @@ impl AdamW {
         Ok(())
     }
 
+    /// Steps taken.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
     /// Moments and the number of steps, as `optimiser.*`, copied.
     ///
     /// # Errors
@@ -87,7 +91,7 @@ impl AdamW {
     ///
     /// # Errors
     /// If `state` is not one of [`AdamW::state`] over these parameters.
-    pub(super) fn continued(
+    pub(crate) fn continued(
         &self,
         parameters: &[Variable],
         mut state: BTreeMap<String, Tensor>,
@@ -276,13 +280,7 @@ mod tests {
     }
 
     fn adam() -> AdamW {
-        AdamW {
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            weight_decay: 0.01,
-            updates: 0,
-            moments: BTreeMap::new(),
-        }
+        AdamW::new([0.9, 0.999], 1e-8, 0.01)
     }
 
     fn values(tensor: &Tensor) -> Vec<f32> {

@@ -69,7 +69,7 @@ impl Probe {
             head,
             objective,
             groups: training.groups,
-            optimiser: AdamW::new(training),
+            optimiser: AdamW::new(training.betas, training.eps, training.weight_decay),
             schedule: Schedule::of(training, steps),
             step: 0,
             samples: None,

@@ -19,7 +19,7 @@ pub struct Variable {
 }
 
 /// Where a head's tensors come from.
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// PyTorch's default initialisation.
     Draw(&'a mut Draw<'a>),
     /// Saved tensors.
@@ -28,8 +28,8 @@ pub(super) enum Source<'a> {
 
 /// How a tensor starts.
 #[derive(Clone, Copy)]
-enum Initial {
-    /// Uniform within 1/sqrt(fan_in), as PyTorch's convolutions.
+pub(crate) enum Initial {
+    /// Uniform within 1/sqrt(fan_in), as PyTorch's convolutions and linear layers.
     Uniform {
         fan_in: usize,
     },
@@ -37,20 +37,20 @@ enum Initial {
 }
 
 /// Makes a head's tensors one after the other and keeps a list of them.
-pub(super) struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     source: Source<'a>,
     device: Device,
-    pub(super) parameters: Vec<Variable>,
-    pub(super) statistics: Vec<Variable>,
+    pub(crate) parameters: Vec<Variable>,
+    pub(crate) statistics: Vec<Variable>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(source: Source<'a>, device: &Device) -> Self {
+    pub(crate) fn new(source: Source<'a>, device: &Device) -> Self {
         Self { source, device: device.clone(), parameters: Vec::new(), statistics: Vec::new() }
     }
 
     /// Refuses saved tensors that nothing asked for.
-    pub(super) fn finish(&self) -> Result<(), LoadProblem> {
+    pub(crate) fn finish(&self) -> Result<(), LoadProblem> {
         match &self.source {
             Source::Saved(left) if !left.is_empty() => {
                 Err(LoadProblem::Unexpected { names: left.keys().cloned().collect() })
@@ -80,7 +80,8 @@ impl<'a> Builder<'a> {
         Ok(Var::from_tensor(&tensor)?)
     }
 
-    fn parameter(
+    /// A tensor that is trained.
+    pub(crate) fn parameter(
         &mut self,
         name: String,
         dims: &[usize],
@@ -91,7 +92,13 @@ impl<'a> Builder<'a> {
         Ok(var)
     }
 
-    fn statistic(&mut self, name: String, dims: &[usize], start: f32) -> Result<Var, LoadProblem> {
+    /// A running statistic.
+    pub(crate) fn statistic(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        start: f32,
+    ) -> Result<Var, LoadProblem> {
         let var = self.make(&name, dims, Initial::Constant(start))?;
         self.statistics.push(Variable { name, var: var.clone() });
         Ok(var)
@@ -154,7 +161,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Refuses a tensor of another shape than `dims`.
-pub(super) fn check_shape(name: &str, dims: &[usize], found: &Tensor) -> Result<(), LoadProblem> {
+pub(crate) fn check_shape(name: &str, dims: &[usize], found: &Tensor) -> Result<(), LoadProblem> {
     if found.dims() == dims {
         return Ok(());
     }

@@ -6,10 +6,10 @@ mod standings;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use schema::{Direction, RunPlan, RunRecord, Selection, describe};
+use schema::{Direction, RunPlan, RunRecord, SampleRows, Selection, describe};
 use serde::Serialize;
 
-use crate::headline::chosen_by;
+use crate::headline::{chosen_by, is_policy};
 use crate::read_rows;
 use crate::statistics::{Interval, Samples, fits, holm, paired};
 use crate::store::{BEST, Listed, PREDICTIONS, Status};
@@ -26,10 +26,11 @@ pub struct CompareOptions {
     pub backbones: Vec<String>,
     /// Data sets, or data sets with a head as `nyuv2/dpt`; empty for all.
     pub tasks: Vec<String>,
-    /// The metric; none for each task's first: `top1@K` of the smallest k, rmse, mIoU.
+    /// The metric; none for each task's first: `top1@K` of the smallest k, rmse, mIoU, score.
     pub metric: Option<String>,
     /// The epoch compared, `last` or `best`; none for the best one where every run of a cell has its
-    /// per-image rows. A run that has no epochs has only `last`.
+    /// per-image rows. A run that has no epochs has only `last`. Of policies, the best is each one's own
+    /// evaluation.
     pub selection: Option<Selection>,
 }
 
@@ -98,9 +99,9 @@ pub struct PairLine {
     pub seed: u64,
     /// The metric.
     pub metric: String,
-    /// The epoch of both heads: `last` or `best`.
+    /// The epoch of both heads: `last` or `best`, `best-each` of policies.
     pub selection: &'static str,
-    /// Images in both runs.
+    /// Images in both runs; of policies, episodes.
     pub images: usize,
     /// Value of the first.
     pub value_a: f64,
@@ -301,6 +302,7 @@ fn cells(
     let settle = |(cell, by_name): (Cell, BTreeMap<String, Run>)| {
         let without = by_name.iter().find(|(_, run)| run.best.is_none());
         let selection = match without {
+            None if by_name.values().any(|run| is_policy(&run.record.plan)) => Selection::BestEach,
             None => Selection::Best,
             Some((name, run)) => {
                 let trained = chosen_by(&run.record.plan).is_some();
@@ -322,14 +324,20 @@ fn cells(
 /// A run with the rows that may be compared; those of the best epoch are there where they are
 /// wanted and kept.
 fn read(folder: &Path, record: &RunRecord, options: &CompareOptions) -> Result<Run, String> {
-    let samples = |name: &str| match read_rows(&folder.join(name)) {
-        Ok(rows) => Ok(Samples::new(&rows)),
-        Err(error) => Err(error.to_string()),
+    let rows = |name: &str| read_rows(&folder.join(name)).map_err(|error| error.to_string());
+    let wanted = options.selection != Some(Selection::Last);
+    let last = rows(PREDICTIONS)?;
+    let (best, selection) = match &last {
+        SampleRows::Policy(_) if wanted => {
+            (Some(Samples::at(&last, Selection::BestEach)), Selection::BestEach)
+        }
+        _ if wanted && folder.join(BEST).is_file() => {
+            (Some(Samples::new(&rows(BEST)?)), Selection::Best)
+        }
+        _ => (None, Selection::Last),
     };
-    let kept = options.selection != Some(Selection::Last) && folder.join(BEST).is_file();
-    let best = if kept { Some(samples(BEST)?) } else { None };
-    let best = best.filter(|best| fits(&record.outcome.metrics, Selection::Best, best));
-    Ok(Run { record: record.clone(), last: samples(PREDICTIONS)?, best })
+    let best = best.filter(|best| fits(&record.outcome.metrics, selection, best));
+    Ok(Run { record: record.clone(), last: Samples::new(&last), best })
 }
 
 /// The metric two runs are compared by.

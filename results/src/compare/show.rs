@@ -75,7 +75,11 @@ fn pair_text(lines: &[PairLine]) -> String {
     let mut header = vec!["task"];
     header.extend(protocol.then_some("protocol"));
     header.extend(seed.then_some("seed"));
-    header.extend(["metric", "images", "A", "B", "A - B", "95% interval", "p", "Holm", "better"]);
+    // Policies are told apart by their metric.
+    let policy = |line: &&PairLine| line.metric.split('/').next() == Some("score");
+    let episodes = lines.iter().filter(policy).count();
+    let count = if episodes == lines.len() { "episodes" } else { "images" };
+    header.extend(["metric", count, "A", "B", "A - B", "95% interval", "p", "Holm", "better"]);
     let texts = 2 + usize::from(protocol) + usize::from(seed);
     let mut table = table(&header);
     for line in lines {
@@ -109,6 +113,11 @@ fn pair_text(lines: &[PairLine]) -> String {
     if let (Some(tasks), 1..=24) = (table.column_mut(0), longest) {
         tasks.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest as u16 + 2)));
     }
+    let over = match episodes {
+        0 => "images",
+        all if all == lines.len() => "episodes",
+        _ => "images (of policies: episodes)",
+    };
     let mut told = String::new();
     if !protocol {
         told += &format!("protocol {}", clean(&first.protocol));
@@ -120,10 +129,14 @@ fn pair_text(lines: &[PairLine]) -> String {
         told += ". ";
     }
     told += &format!(
-        "{} Intervals: bootstrap over images; p: paired permutation over images; Holm: corrected over \
+        "{} Intervals: bootstrap over {over}; p: paired permutation over {over}; Holm: corrected over \
          the rows; better at {ALPHA}.",
         epoch(lines)
     );
+    if episodes > 0 {
+        told += " An episode is one start of a task, for all seeds together; neither training again nor \
+                 the choice of an evaluation is in the intervals.";
+    }
     format!(
         "A: {}\nB: {}\n{}\n{}\n",
         clean(&first.a),
@@ -138,6 +151,9 @@ fn epoch(lines: &[PairLine]) -> String {
     let at_last: Vec<&str> =
         lines.iter().filter(|line| line.selection == "last").map(|line| &*line.task).collect();
     match at_last.len() {
+        0 if lines.iter().all(|line| line.selection == "best-each") => {
+            "Best evaluation of each policy.".to_owned()
+        }
         0 => "Best epoch of each run.".to_owned(),
         all if all == lines.len() => "Last epoch.".to_owned(),
         _ => format!("Best epoch of each run; {}: last epoch.", clean(&at_last.join(", "))),

@@ -6,7 +6,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::Store;
 use crate::fixtures::{
-    dense_record, depth_rows, plan, prediction_rows, segmentation_rows, untrained,
+    dense_record, depth_rows, episode_rows, plan, policy_metrics, policy_record, prediction_rows,
+    segmentation_rows, untrained,
 };
 
 struct World {
@@ -259,4 +260,35 @@ fn one_image_and_values_that_are_no_numbers_have_no_interval_and_it_is_said() {
     assert!(line.p.is_nan() && line.p_holm.is_nan() && line.better == "tie", "{line:?}");
     assert_eq!(line.interval, None);
     assert!(found.text(false).contains("NaN"), "{}", found.text(false));
+}
+
+#[test]
+fn policies_are_compared_episode_by_episode() {
+    let world = World::new();
+    // The worse backbone loses half of its solved episodes, at every evaluation.
+    for (backbone, keeps) in [("good", 1), ("bad", 2), ("alike", 1)] {
+        let mut record = policy_record(backbone, "metaworld", 80.0);
+        let mut rows = episode_rows(25);
+        for row in rows.iter_mut().filter(|row| row.episode % keeps != 0) {
+            (row.score, row.success) = (0.0, Some(false));
+        }
+        record.outcome.metrics = policy_metrics(&rows);
+        world.finish(&record, &SampleRows::Policy(rows));
+    }
+    let found = world.compare(&["good", "bad"]).unwrap();
+    insta::assert_snapshot!("policies", found.text(false));
+    let line = &found.pairs[0];
+    assert_eq!((line.selection, line.images, line.better), ("best-each", 50, "a"));
+    assert_eq!(line.value_a, 70.0);
+    let last =
+        CompareOptions { selection: Some(Selection::Last), ..options(&["good", "bad", "alike"]) };
+    let found = compare(&world.store.list().unwrap(), &last).unwrap();
+    assert_eq!((found.pairs[0].selection, found.pairs[0].value_a), ("last", 65.0));
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    let ranks: Vec<_> = found.standings.iter().map(|standing| standing.average_rank).collect();
+    assert_eq!(ranks, [Some(1.5), Some(1.5), Some(3.0)]);
+    let one =
+        CompareOptions { metric: Some("score/assembly".to_owned()), ..options(&["good", "alike"]) };
+    let found = compare(&world.store.list().unwrap(), &one).unwrap();
+    assert_eq!((found.pairs[0].images, found.pairs[0].p), (25, 1.0));
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use schema::{Direction, MetricValue, RunPlan, RunRecord, Selection, Stages, describe};
 
+use super::average::AVERAGE;
 use super::published::{Published, PublishedRow};
 use super::{Layout, LayoutColumn, LayoutOptions};
+use crate::departures::differs;
 use crate::frame::{LongRow, long_row};
-use crate::headline::chosen_by;
+use crate::headline::{chosen_by, is_policy};
 use crate::statistics::mean_sd;
 use crate::text::{shown_backbone, shown_protocol};
 
@@ -16,6 +18,8 @@ const PROTOCOL: &str = "pixio";
 /// What is said of a cell that has no interval in a table of intervals.
 const NO_INTERVAL: &str =
     "no interval: fewer than two images, no spread, or no per-image rows of this epoch";
+/// The same of policies.
+const NO_EPISODES: &str = "no interval: a task of fewer than two episodes, or no spread";
 
 /// One table.
 pub(super) struct Grid {
@@ -51,7 +55,7 @@ pub(super) struct Cell {
     /// What the long form says of it.
     pub(super) long: LongCell,
     /// The number shown, where it may be ranked: trained, whole data, the table's protocol.
-    ranked: Option<f64>,
+    pub(super) ranked: Option<f64>,
 }
 
 pub(super) enum Spread {
@@ -96,14 +100,14 @@ pub(super) fn grids(
 }
 
 /// A table that is being filled in.
-struct Filling<'a> {
-    layout: &'a Layout,
+pub(super) struct Filling<'a> {
+    pub(super) layout: &'a Layout,
     paper: &'a [PublishedRow],
-    options: LayoutOptions,
+    pub(super) options: LayoutOptions,
     selection: Selection,
     /// Whether any run has another seed than 0.
     seeds: bool,
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 impl Filling<'_> {
@@ -142,8 +146,14 @@ impl Filling<'_> {
             let identity = backbone.identity.0.clone();
             let blocks = if self.layout.blocks { blocks(&record.plan) } else { Vec::new() };
             let seed = if self.options.mean_over_seeds { 0 } else { record.plan.seed };
-            let key =
-                (place, backbone.name.clone(), self.protocol(&record.plan), identity, blocks, seed);
+            let key = (
+                place,
+                backbone.name.clone(),
+                self.row_protocol(&record.plan),
+                identity,
+                blocks,
+                seed,
+            );
             lines.entry(key).or_default().push(record);
         }
         let mut rows = Vec::new();
@@ -161,7 +171,10 @@ impl Filling<'_> {
             let cells: Vec<Option<Cell>> = (self.layout.columns.iter().enumerate())
                 .map(|(place, column)| {
                     let published = twin.and_then(|row| row.values.get(place).copied().flatten());
-                    self.cell(&records, column, published)
+                    match &*column.dataset {
+                        AVERAGE => self.average(&records, column, published),
+                        _ => self.cell(&records, column, published),
+                    }
                 })
                 .collect();
             if cells.iter().all(Option::is_none) {
@@ -199,8 +212,16 @@ impl Filling<'_> {
         name.split('+').filter(|word| !chosen(word)).collect::<Vec<_>>().join("+")
     }
 
+    /// What runs share that stand in one row. Suites of policies have simulators of their own, which make no
+    /// row of their own.
+    fn row_protocol(&self, plan: &RunPlan) -> String {
+        let name = self.protocol(plan);
+        let own = |word: &&str| is_policy(plan) && word.starts_with("simulators=");
+        name.split('+').filter(|word| !own(word)).collect::<Vec<_>>().join("+")
+    }
+
     /// The cell of a column: the last finished of its runs, or the mean over their seeds.
-    fn cell(
+    pub(super) fn cell(
         &mut self,
         records: &[&RunRecord],
         column: &LayoutColumn,
@@ -243,6 +264,7 @@ impl Filling<'_> {
                     let [low, high] = [ends.0, ends.1].map(|x| format!("{x:.*}", column.decimals));
                     spread = Some(Spread::Interval(low, high));
                 }
+                None if is_policy(&record.plan) => said.push(NO_EPISODES.to_owned()),
                 None => said.push(NO_INTERVAL.to_owned()),
             }
         }
@@ -273,7 +295,10 @@ impl Filling<'_> {
             let metrics = record.outcome.metrics.iter();
             metrics.filter(move |m| m.selection == selection).find(named)
         };
-        at(self.selection).or_else(|| at(Selection::Last))
+        // Policies may have no epoch in common: their best is then each one's own.
+        let best = self.selection != Selection::Last && is_policy(&record.plan);
+        let other = if best { Selection::BestEach } else { Selection::Last };
+        at(self.selection).or_else(|| at(other)).or_else(|| at(Selection::Last))
     }
 
     /// What a reader of the cell must know, each once.
@@ -294,13 +319,18 @@ impl Filling<'_> {
         }
         let trained = chosen_by(&record.plan).is_some();
         if trained && metric.selection == Selection::Last && self.selection != Selection::Last {
-            say("last epoch".to_owned());
+            let last = if is_policy(&record.plan) { "last evaluation" } else { "last epoch" };
+            say(last.to_owned());
+        }
+        if self.selection == Selection::Best && metric.selection == Selection::BestEach {
+            say("each policy at its best evaluation".to_owned());
         }
         let protocol = self.protocol(&record.plan);
         let base = protocol.split('+').next().unwrap_or_default();
         let plain = record.plan.data.sample && base == "sample" && base == protocol;
         if protocol != PROTOCOL && !plain {
-            say(format!("protocol {protocol}"));
+            let differs = differs(&record.plan).map(|why| format!(": {why}"));
+            say(format!("protocol {protocol}{}", differs.unwrap_or_default()));
         }
         for (name, split) in &record.plan.data.splits {
             if let Some(published) = split.published.filter(|published| *published != split.found) {
@@ -316,6 +346,7 @@ fn blocks(plan: &RunPlan) -> Vec<usize> {
     match &plan.protocol.stages {
         Stages::Knn(knn) => vec![knn.feature.block + 1],
         Stages::Dense(dense) => dense.feature.blocks.iter().map(|block| block + 1).collect(),
+        Stages::Policy(policy) => vec![policy.feature.block + 1],
     }
 }
 
@@ -348,7 +379,7 @@ fn published_row(layout: &Layout, row: &PublishedRow) -> Row {
     }
 }
 
-fn index_of(notes: &mut Vec<String>, note: String) -> usize {
+pub(super) fn index_of(notes: &mut Vec<String>, note: String) -> usize {
     notes.iter().position(|known| *known == note).unwrap_or_else(|| {
         notes.push(note);
         notes.len() - 1
@@ -357,7 +388,6 @@ fn index_of(notes: &mut Vec<String>, note: String) -> usize {
 
 /// Marks the best and the second of a column by the digits shown.
 fn rank<'a>(rows: impl Iterator<Item = &'a mut Row>, at: usize, column: &LayoutColumn) {
-    // CortexBench's score is the one metric without a descriptor yet; more of it is better.
     let up = describe(column.described()).is_none_or(|metric| metric.direction == Direction::Up);
     let mut cells: Vec<(f64, &mut Cell)> = rows
         .filter_map(|row| row.cells.get_mut(at)?.as_mut())

@@ -26,17 +26,32 @@ fn caption(layout: &Layout, grid: &Grid) -> Vec<String> {
     if cells().any(|cell| cell.difference.is_some()) {
         told.push("In brackets: difference to the published figure.".to_owned());
     }
-    let epoch = match grid.selection {
-        Selection::Last => "the last epoch",
-        Selection::Best => "the epoch chosen by rmse or mIoU",
-        Selection::BestEach => "each metric at its own best epoch",
-    };
-    told.push(format!("Heads that are trained: {epoch}."));
+    let of = |policy: bool| layout.columns.iter().any(|column| column.is_policy() == policy);
+    if of(false) {
+        let epoch = match grid.selection {
+            Selection::Last => "the last epoch",
+            Selection::Best => "the epoch chosen by rmse or mIoU",
+            Selection::BestEach => "each metric at its own best epoch",
+        };
+        told.push(format!("Heads that are trained: {epoch}."));
+    }
+    if of(true) {
+        let evaluation = match grid.selection {
+            Selection::Last => "the last evaluation",
+            Selection::Best => "the evaluation, the same for all, chosen by score",
+            Selection::BestEach => "each at its best evaluation",
+        };
+        told.push(format!("Policies: {evaluation}."));
+    }
     if cells().any(|cell| matches!(cell.spread, Some(Spread::Interval(..)))) {
-        told.push(
-            "In square brackets: 95% interval over validation images, at the epoch of the value."
+        told.push(match (of(false), of(true)) {
+            (_, false) => "In square brackets: 95% interval over validation images, at the epoch of the value."
                 .to_owned(),
-        );
+            (false, _) => "In square brackets: 95% interval over episodes of the evaluation shown, whose choice is \
+                not in it.".to_owned(),
+            (true, true) => "In square brackets: 95% interval over validation images, at the epoch of the value; of \
+                policies over episodes of the evaluation shown, whose choice is not in it.".to_owned(),
+        });
     }
     if cells().any(|cell| matches!(cell.spread, Some(Spread::Seeds(_)))) {
         told.push(

@@ -1,7 +1,7 @@
 use polars::prelude::{ParquetReader, SerReader};
 
 use super::*;
-use crate::fixtures::{dense_record, mixed_records, on_sample_data, untrained};
+use crate::fixtures::{dense_record, mixed_records, on_sample_data, policy_record, untrained};
 
 fn render(name: &str, records: &[RunRecord], published: bool, format: Format) -> String {
     let options = LayoutOptions { published, ..LayoutOptions::default() };
@@ -314,4 +314,103 @@ fn a_name_of_ones_own_and_runs_that_differ_in_what_no_row_shows() {
 
     <sup>a</sup> the last finished of 2 runs that differ in data or options
     ");
+}
+
+const SUITES: [&str; 4] = ["adroit", "dmc", "metaworld", "trifinger"];
+
+/// All suites of a backbone under one protocol, each with the score of its place.
+fn suites(backbone: &str, protocol: Option<&str>, scores: [f64; 4]) -> Vec<RunRecord> {
+    let run = |(suite, score): (&str, f64)| {
+        let mut record = policy_record(backbone, suite, score);
+        if let Some(protocol) = protocol {
+            record.plan.protocol.name = protocol.to_owned();
+        }
+        record
+    };
+    SUITES.into_iter().zip(scores).map(run).collect()
+}
+
+#[test]
+fn policies_stand_below_the_papers_with_what_sets_them_apart() {
+    let mut records = suites("pixio-h", None, [70.0, 80.5, 95.0, 60.0]);
+    records.extend(suites("pixio-h", Some("cortexbench-made"), [40.0, 50.0, 60.0, 70.0]));
+    let mut three = suites("pixio-b", Some("cortexbench-lite+made"), [40.0, 50.0, 60.0, 70.0]);
+    three.remove(1);
+    records.extend(three);
+    let mut state = policy_record("state", "metaworld", 99.0);
+    state.plan.protocol.name = "cortexbench-made+tasks=drawer-open".to_owned();
+    records.push(state);
+    records.push(on_sample_data(policy_record("pixio-b", "metaworld", 30.0)));
+    for (format, name) in
+        [(Format::Text, "text"), (Format::Markdown, "md"), (Format::Latex, "latex")]
+    {
+        insta::assert_snapshot!(
+            format!("cortexbench_ours_{name}"),
+            render("cortexbench", &records, true, format)
+        );
+    }
+    let last = LayoutOptions { selection: Some(Selection::Last), ..LayoutOptions::default() };
+    let layout = Layout::open("cortexbench").unwrap();
+    let csv = shown(&layout, &records, last, Format::Csv);
+    let averages: Vec<&str> = csv.lines().filter(|l| l.contains("-average")).collect();
+    assert_eq!(averages.len(), 2, "{csv}");
+    // Each suite 9 below its first task's best: 5 by the second task, 4 by the last evaluation.
+    assert!(
+        averages[1].contains(",score,67.375,") || averages[0].contains(",score,67.375,"),
+        "{csv}"
+    );
+}
+
+#[test]
+fn what_no_published_figure_is_shown_beside_without_a_word() {
+    let layout = Layout::open("cortexbench").unwrap();
+    let options = LayoutOptions { published: true, ..LayoutOptions::default() };
+    let cells = |protocol: &str| -> Vec<serde_json::Value> {
+        let records = suites("pixio-h", Some(protocol), [99.5; 4]);
+        let json = shown(&layout, &records, options, Format::Json);
+        let all: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        all.into_iter().filter(|cell| cell["source"] == "run").collect()
+    };
+    for protocol in [
+        "cortexbench-made",
+        "cortexbench-lite",
+        "cortexbench-lite+made+tasks=reacher_easy",
+        "sample",
+        "pixio+simulators=metaworld-3.1.1",
+        "pixio+simulators=metaworld-3.1.1+epochs=5",
+    ] {
+        let ours = cells(protocol);
+        assert_eq!(ours.len(), 5, "{protocol}");
+        for cell in ours {
+            let notes = cell["notes"].as_str().unwrap();
+            assert!(notes.contains("not comparable with published figures"), "{protocol}: {notes}");
+            assert!(cell["published"].is_null() && cell["difference"].is_null(), "{protocol}");
+        }
+        let records = suites("pixio-h", Some(protocol), [99.5; 4]);
+        let table = shown(&layout, &records, options, Format::Markdown);
+        assert!(!table.contains("**94.5**"), "{protocol} is ranked:\n{table}");
+    }
+    // The protocol as published: set against the paper's figures.
+    for cell in cells("pixio") {
+        assert!(cell["difference"].is_number() && cell["notes"] == "", "{cell}");
+    }
+    let records = suites("pixio-h", Some("pixio"), [99.5; 4]);
+    let table = shown(&layout, &records, options, Format::Markdown);
+    assert_eq!(table.matches("**94.5**").count(), 5, "{table}");
+}
+
+#[test]
+fn intervals_of_policies_are_over_episodes() {
+    let mut records = suites("pixio-h", Some("cortexbench-made"), [40.0, 50.0, 60.0, 70.0]);
+    for record in &mut records[1..] {
+        for metric in &mut record.outcome.metrics {
+            (metric.ci_low, metric.ci_high) = (Some(metric.value - 8.0), Some(metric.value + 6.0));
+        }
+    }
+    let layout = Layout::open("cortexbench").unwrap();
+    let options = LayoutOptions { intervals: true, ..LayoutOptions::default() };
+    insta::assert_snapshot!(
+        "cortexbench_intervals",
+        shown(&layout, &records, options, Format::Text)
+    );
 }

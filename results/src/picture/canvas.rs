@@ -7,7 +7,7 @@ use super::scale::{ColourMap, Scale};
 use super::{PictureError, Rgb};
 use crate::font::Face;
 
-const INK: Rgb = [34, 34, 34];
+pub(super) const INK: Rgb = [34, 34, 34];
 const QUIET: Rgb = [90, 90, 90];
 const LINE: Rgb = [150, 150, 150];
 
@@ -29,6 +29,13 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
+    /// A white picture with text of `em` pixels.
+    pub(super) fn blank((height, width): (usize, usize), em: f32) -> Result<Self, PictureError> {
+        let pixels = vec![255; width * height * 3];
+        let (regular, bold) = (Face::regular()?, Face::bold()?);
+        Ok(Self { width, height, pixels, regular, bold, em })
+    }
+
     /// A picture of `height` with title, caption and the names of the panels.
     pub(super) fn with_head(
         layout: &Layout,
@@ -36,14 +43,7 @@ impl Canvas {
         title: &str,
         caption: &str,
     ) -> Result<Self, PictureError> {
-        let mut canvas = Self {
-            width: layout.width,
-            height,
-            pixels: vec![255; layout.width * height * 3],
-            regular: Face::regular()?,
-            bold: Face::bold()?,
-            em: layout.em,
-        };
+        let mut canvas = Self::blank((height, layout.width), layout.em)?;
         let em = layout.em * 1.1;
         let title = canvas.bold.fit(title, em, layout.inner() as f32);
         draw(

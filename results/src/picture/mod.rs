@@ -1,4 +1,5 @@
-//! Pictures of one validation image: input, truth, prediction and error side by side, as PNG.
+//! Pictures of one validation image: input, truth, prediction and error side by side, as PNG; of policies'
+//! episodes, animations and a sheet ([`rollout`]).
 //!
 //! Images up to twice as wide as high stand in one row, wider ones in two rows of two. A panel is
 //! at most 480 pixels a side in a row and 640 in two rows: larger images are averaged over the area
@@ -6,11 +7,13 @@
 //! images of less than 160 pixels a side are enlarged by a whole factor. The same input gives the
 //! same bytes.
 
+pub(crate) mod animation;
 mod canvas;
 mod depth;
 mod layout;
 mod legend;
 mod palette;
+pub mod rollout;
 mod sample;
 mod scale;
 mod segmentation;
@@ -50,6 +53,21 @@ pub enum PictureError {
         found: (usize, usize),
         /// The image's.
         expected: (usize, usize),
+    },
+    /// An episode of which nothing was seen.
+    #[error("an episode without frames has no picture")]
+    NoFrames,
+    /// A frame of another size than it should have.
+    #[error("frame {at} has {found} bytes, expected {} of {width}x{height} RGB", height * width * 3)]
+    Frame {
+        /// Its index.
+        at: usize,
+        /// Its bytes.
+        found: usize,
+        /// Height of the frames.
+        height: usize,
+        /// Width of the frames.
+        width: usize,
     },
     /// Depths that count, from a larger to a smaller one.
     #[error("the range of depths {low}..={high} m is empty")]

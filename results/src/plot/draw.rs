@@ -14,6 +14,8 @@ use crate::picture::Rgb;
 
 /// White: paper, stripes, the inside of hollow marks.
 const PAPER: Rgb = [255, 255, 255];
+/// How much of a tint covers what is below it.
+const TINT: f64 = 0.15;
 /// Distance and width of a bar's stripes.
 const STRIPES: (f32, f32) = (3.4, 0.7);
 
@@ -42,6 +44,10 @@ pub(super) fn draw<B: DrawingBackend>(
                     let stroke = Stroke { colour: PAPER, width: STRIPES.1, dash: &[] };
                     canvas.line(backend, &[from, to], stroke)?;
                 }
+            }
+            Item::Tint { points, colour } => {
+                let paint = Paint { colour: *colour, width: 1, alpha: TINT };
+                backend.fill_polygon(points.iter().map(|point| canvas.at(*point)), &paint)?;
             }
             Item::Mark { at, radius, marker, colour, hollow } => {
                 canvas.mark(backend, *at, *radius, *marker, *colour)?;
@@ -80,7 +86,7 @@ impl Canvas {
         if path.len() < 2 {
             return Ok(());
         }
-        backend.draw_path(path, &Paint { colour: stroke.colour, width })
+        backend.draw_path(path, &Paint { colour: stroke.colour, width, alpha: 1.0 })
     }
 
     fn rect<B: DrawingBackend>(&self, backend: &mut B, area: Area, fill: Rgb) -> Drawn<B> {
@@ -88,7 +94,7 @@ impl Canvas {
         if from.0 >= to.0 || from.1 >= to.1 {
             return Ok(());
         }
-        backend.draw_rect(from, to, &Paint { colour: fill, width: 1 }, true)
+        backend.draw_rect(from, to, &Paint { colour: fill, width: 1, alpha: 1.0 }, true)
     }
 
     fn mark<B: DrawingBackend>(
@@ -99,7 +105,7 @@ impl Canvas {
         marker: Marker,
         colour: Rgb,
     ) -> Drawn<B> {
-        let paint = Paint { colour, width: 1 };
+        let paint = Paint { colour, width: 1, alpha: 1.0 };
         // Shapes of about the same area.
         let corners: &[Point] = match marker {
             Marker::Circle => {
@@ -174,11 +180,12 @@ fn stripes(area: Area, hatch: u8) -> Vec<[Point; 2]> {
 struct Paint {
     colour: Rgb,
     width: u32,
+    alpha: f64,
 }
 
 impl BackendStyle for Paint {
     fn color(&self) -> BackendColor {
-        paint(self.colour, 1.0)
+        paint(self.colour, self.alpha)
     }
 
     fn stroke_width(&self) -> u32 {

@@ -196,7 +196,11 @@ impl DrawingBackend for Svg {
         style: &S,
     ) -> Result<(), DrawingErrorKind<Infallible>> {
         let (points, fill) = (listed(corners), hex(style.color()));
-        self.put(format_args!("<polygon points=\"{points}\" fill=\"{fill}\"/>"))
+        let opacity = match style.color().alpha {
+            1.0 => String::new(),
+            alpha => format!(" fill-opacity=\"{alpha}\""),
+        };
+        self.put(format_args!("<polygon points=\"{points}\" fill=\"{fill}\"{opacity}/>"))
     }
 
     fn draw_text<T: BackendTextStyle>(

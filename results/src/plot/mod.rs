@@ -37,7 +37,7 @@ pub enum Kind {
     Setting,
     /// A metric against parameters or images a second, with the Pareto front.
     Pareto,
-    /// Training loss and validation metric by epoch.
+    /// Training loss and validation metric by epoch; of policies, the score of every task.
     Curves,
     /// IoU of every class.
     Classes,

@@ -84,6 +84,11 @@ pub(super) enum Item {
         fill: Rgb,
         hatch: u8,
     },
+    /// A polygon that lets through what is below it.
+    Tint {
+        points: Vec<Point>,
+        colour: Rgb,
+    },
     Mark {
         at: Point,
         radius: f32,

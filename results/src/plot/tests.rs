@@ -6,7 +6,8 @@ use schema::{EpochRecord, SampleRows, Stages};
 use super::scene::Area;
 use super::*;
 use crate::fixtures::{
-    dense_record, depth_rows, mixed_records, on_sample_data, record, segmentation_rows, untrained,
+    dense_record, depth_rows, mixed_records, on_sample_data, policy_record, record,
+    segmentation_rows, untrained,
 };
 use crate::write_rows;
 
@@ -31,6 +32,7 @@ fn with_rows(records: Vec<RunRecord>, root: &Path) -> Runs {
                 SampleRows::Depth(rows)
             }
             "ade20k" => SampleRows::Segmentation(segmentation_rows(30, 2 + i as u64)),
+            "metaworld" => SampleRows::Policy(rollouts(1 + i as u32)),
             _ => SampleRows::Knn(crate::fixtures::prediction_rows(20 + i as u32)),
         };
         let mut bytes = Vec::new();
@@ -61,6 +63,53 @@ fn curved(mut record: RunRecord) -> RunRecord {
         })
         .collect();
     record
+}
+
+/// Seven evaluations of two tasks and three seeds, better later.
+fn rollouts(more: u32) -> Vec<schema::EpisodeRow> {
+    let mut rows = Vec::new();
+    for (at, task) in ["drawer-open", "assembly"].into_iter().enumerate() {
+        for (seed, epoch) in
+            [100, 200, 300].into_iter().flat_map(|seed| (1..8).map(move |e| (seed, e)))
+        {
+            rows.extend((0..10).map(|episode| schema::EpisodeRow {
+                task: task.to_owned(),
+                seed,
+                epoch: epoch * 5 + 1,
+                episode,
+                score: if episode * 4 < epoch * (6 - at as u32) + more + seed as u32 / 100 {
+                    100.0
+                } else {
+                    0.0
+                },
+                reward: 1.0,
+                success: None,
+                steps: 500,
+            }));
+        }
+    }
+    rows
+}
+
+/// Policies of two backbones, their curves and their rollouts.
+fn cloned() -> Vec<RunRecord> {
+    let run = |(name, more): (&str, u32)| {
+        let mut record = policy_record(name, "metaworld", 80.0);
+        record.outcome.metrics = crate::fixtures::policy_metrics(&rollouts(more));
+        record.outcome.curve = (0..8)
+            .map(|at| EpochRecord {
+                epoch: if at == 0 { 1 } else { at * 5 + 1 },
+                loss: Some(1.0 / (at + 1) as f64),
+                metrics: match at {
+                    0 => Default::default(),
+                    _ => [("score".to_owned(), 10.0 * at as f64 + more as f64)].into(),
+                },
+                ..EpochRecord::default()
+            })
+            .collect();
+        record
+    };
+    told_apart([("pixio-b", 1), ("pixio-l", 2)].map(run).into())
 }
 
 /// Every backbone an identity and a size of its own, intervals around everything.
@@ -154,6 +203,7 @@ fn check(plot: &Plot) -> Result<(), String> {
 fn golden_figures() {
     let root = tempfile::tempdir().unwrap();
     let (mixed, sweep) = (with_rows(mixed(), root.path()), runs(sweep()));
+    let cloned = with_rows(cloned(), &root.path().join("policies"));
     let only = |head: &str| PlotOptions {
         runs: TableOptions { heads: vec![head.to_owned()], ..TableOptions::default() },
         ..PlotOptions::default()
@@ -175,6 +225,7 @@ fn golden_figures() {
         ("setting_map", &sweep, Kind::Setting, rate),
         ("pareto", &mixed, Kind::Pareto, at(Width::Double)),
         ("curves", &mixed, Kind::Curves, only("dpt")),
+        ("policies", &cloned, Kind::Curves, at(Width::Double)),
         ("classes", &mixed, Kind::Classes, at(Width::Single)),
         ("errors", &mixed, Kind::Errors, at(Width::Double)),
         ("wins", &mixed, Kind::Wins, at(Width::Single)),
@@ -233,6 +284,25 @@ fn what_cannot_be_plotted_says_why() {
     // A value that is no number is shown as such where there is a place for it.
     let svg = plot(&runs(nan()), Kind::Bars, &none).unwrap().svg().unwrap();
     assert!(svg.contains(">NaN<"), "{svg}");
+}
+
+#[test]
+fn one_task_of_policies_is_drawn_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let cloned = with_rows(cloned(), root.path());
+    let svg = |metric: Option<&str>, kind| {
+        let options = PlotOptions { metric: metric.map(str::to_owned), ..at(Width::Double) };
+        plot(&cloned, kind, &options).unwrap().svg().unwrap()
+    };
+    let all = svg(None, Kind::Curves);
+    assert!(all.contains(">assembly<") && all.matches("fill-opacity").count() == 4, "{all}");
+    let one = svg(Some("score/drawer-open"), Kind::Curves);
+    assert!(!one.contains(">assembly<") && one.matches("fill-opacity").count() == 2, "{one}");
+    // The other kinds take policies as they take images.
+    for kind in [Kind::Bars, Kind::Errors, Kind::Wins] {
+        assert!(svg(None, kind).contains("metaworld"), "{kind:?}");
+        assert!(svg(None, kind).to_lowercase().contains("episodes"), "{kind:?}");
+    }
 }
 
 #[test]

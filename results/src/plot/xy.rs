@@ -25,6 +25,8 @@ pub(super) struct Xy {
     /// Values of the x axis that have a label; empty for round ones.
     pub(super) x_ticks: Vec<f64>,
     pub(super) series: Vec<Series>,
+    /// Between what a series varies.
+    pub(super) bands: Vec<Band>,
     /// Bars of a histogram: left, right, height.
     pub(super) bars: Vec<[f64; 3]>,
     /// A vertical line.
@@ -50,6 +52,15 @@ pub(super) struct Series {
     pub(super) name: Option<String>,
 }
 
+/// From a least to a greatest value at every place of a series.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Band {
+    /// That of the series.
+    pub(super) look: usize,
+    /// Place, least and greatest, ascending.
+    pub(super) points: Vec<(f64, f64, f64)>,
+}
+
 impl Xy {
     fn area_height(&self, width: f32) -> f32 {
         (SHAPE.0 * width).clamp(SHAPE.1, SHAPE.2) * self.flat
@@ -71,7 +82,9 @@ impl Xy {
             let y = self.y.place(value, area.y1, area.y0);
             scene.line(vec![[area.x0, y], [area.x1, y]], GRID, 0.4);
             let style = TextStyle::new(SMALL, Align::Right);
-            scene.text(fonts, &label, [area.x0 - 2.5, y + 0.36 * SMALL], style);
+            // The lowest keeps clear of the labels below the area.
+            let baseline = (y + 0.36 * SMALL).min(area.y1 + 3.4 - 0.24 * SMALL);
+            scene.text(fonts, &label, [area.x0 - 2.5, baseline], style);
         }
         let x_ticks = match self.x_ticks.is_empty() || matches!(self.x, Scale::Names(_)) {
             true => self.x.ticks(((area.x1 - area.x0) / 30.0).max(2.0) as usize, self.number),
@@ -100,6 +113,15 @@ impl Xy {
         for [left, right, height] in &self.bars {
             let ([x0, y0], [x1, y1]) = (at(&(*left, *height)), at(&(*right, 0.0)));
             scene.rect(Area { x0: x0 + 0.2, y0, x1: x1 - 0.2, y1 }, colour(0), 0);
+        }
+        for Band { look, points } in &self.bands {
+            let low = points.iter().map(|(x, low, _)| at(&(*x, *low)));
+            let high = points.iter().rev().map(|(x, _, high)| at(&(*x, *high)));
+            let corners: Vec<Point> = low.chain(high).collect();
+            match points.len() {
+                0 | 1 => scene.line(corners, colour(*look), 0.6),
+                _ => scene.items.push(Item::Tint { points: corners, colour: colour(*look) }),
+            }
         }
         scene.line(vec![[area.x0, area.y1], [area.x1, area.y1]], GREY, 0.6);
         if let Some(value) = self.rule {

@@ -6,10 +6,14 @@
 //!   (f64), all null where the image did not count
 //! - segmentation: `intersection`, `predicted`, `target` (list of u64: pixels by class)
 //!
-//! all after `path` (string), relative to the data folder.
+//! all after `path` (string), relative to the data folder. Policies have a row a rollout instead, of
+//! every evaluation: `task` (string), `seed` (u64), `epoch`, `episode` (u32), `score` (f64, 0 to 100),
+//! `reward` (f64, sum over the steps), `success` (bool, null where the suite does not say), `steps`
+//! (u32).
 
 mod depth;
 mod knn;
+mod policy;
 mod segmentation;
 
 use std::fs::File;
@@ -51,6 +55,24 @@ pub enum PredictionsError {
         /// Classes found.
         found: usize,
     },
+    /// A rollout's score is not finite.
+    #[error("row {row} ({which}) has the score {found}, expected a number from 0 to 100")]
+    Score {
+        /// Index of the row.
+        row: usize,
+        /// Its task, seed, epoch and episode.
+        which: String,
+        /// The score.
+        found: f64,
+    },
+    /// Two rows of one rollout.
+    #[error("row {row} ({which}) is the second of this rollout")]
+    EpisodeTwice {
+        /// Index of the row.
+        row: usize,
+        /// Its task, seed, epoch and episode.
+        which: String,
+    },
     /// The file could not be opened.
     #[error("cannot read {}: {source}", path.display())]
     Io {
@@ -69,8 +91,8 @@ pub enum PredictionsError {
     },
     /// A table of no known kind.
     #[error(
-        "{} has the columns {}; expected label (k-NN), delta1 (depth) or intersection \
-         (segmentation) among them",
+        "{} has the columns {}; expected label (k-NN), delta1 (depth), intersection \
+         (segmentation) or episode (policies) among them",
         path.display(), found.join(", ")
     )]
     UnknownKind {
@@ -105,12 +127,14 @@ pub enum PredictionsError {
 /// Writes rows as Parquet.
 ///
 /// # Errors
-/// [`PredictionsError::MixedK`], [`PredictionsError::MixedClasses`], or when the writer fails.
+/// [`PredictionsError::MixedK`], [`PredictionsError::MixedClasses`], [`PredictionsError::Score`],
+/// [`PredictionsError::EpisodeTwice`], or when the writer fails.
 pub fn write_rows(to: impl Write, rows: &SampleRows) -> Result<(), PredictionsError> {
     let (height, columns) = match rows {
         SampleRows::Knn(rows) => (rows.len(), knn::columns(rows)?),
         SampleRows::Depth(rows) => (rows.len(), depth::columns(rows)),
         SampleRows::Segmentation(rows) => (rows.len(), segmentation::columns(rows)?),
+        SampleRows::Policy(rows) => (rows.len(), policy::columns(rows)?),
     };
     let mut frame = DataFrame::new(height, columns)?;
     // Snappy is the one compression that the build has anyway.
@@ -139,6 +163,8 @@ pub fn read_rows(path: &Path) -> Result<SampleRows, PredictionsError> {
         depth::rows(&table).map(SampleRows::Depth)
     } else if has(segmentation::KIND) {
         segmentation::rows(&table).map(SampleRows::Segmentation)
+    } else if has(policy::KIND) {
+        policy::rows(&table).map(SampleRows::Policy)
     } else {
         Err(PredictionsError::UnknownKind { path: path.to_owned(), found })
     }
@@ -194,7 +220,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{depth_rows, prediction_rows, segmentation_rows};
+    use crate::fixtures::{depth_rows, episode_rows, prediction_rows, segmentation_rows};
 
     pub(super) fn round_trip(rows: &SampleRows) -> SampleRows {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -217,6 +243,7 @@ mod tests {
             SampleRows::Knn(prediction_rows(50)),
             SampleRows::Depth(depth_rows(50)),
             SampleRows::Segmentation(segmentation_rows(50, 7)),
+            SampleRows::Policy(episode_rows(10)),
         ] {
             let mut bytes = Vec::new();
             write_rows(&mut bytes, &rows).unwrap();
@@ -245,7 +272,7 @@ mod tests {
     #[test]
     fn a_foreign_table_is_told_what_is_missing() {
         let path = || column("path", vec!["a.png"]);
-        insta::assert_snapshot!(refusal(vec![path(), column("size", vec![1_u32])]), @"FILE has the columns path, size; expected label (k-NN), delta1 (depth) or intersection (segmentation) among them");
+        insta::assert_snapshot!(refusal(vec![path(), column("size", vec![1_u32])]), @"FILE has the columns path, size; expected label (k-NN), delta1 (depth), intersection (segmentation) or episode (policies) among them");
         insta::assert_snapshot!(refusal(vec![path(), column("label", vec!["one"])]), @"FILE is not a complete predictions file: invalid series dtype: expected `UInt32`, got `str` for series with name `label`");
         insta::assert_snapshot!(refusal(vec![path(), column("delta1", vec![Some(1.0)])]), @r#"FILE is not a complete predictions file: not found: "delta2" not found"#);
     }

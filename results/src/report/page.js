@@ -101,6 +101,8 @@
       ...Object.entries(data.hosts[run.h]), ["started", run.started], ["finished", run.finished],
       ["seconds", Object.entries(run.seconds).map(([name, s]) => name + " " + s).join(", ")],
       ["images a second", run.speed ?? "not measured"], ["micro-batch", run.batch], ["folder", run.folder]];
+    const counts = Object.entries(run.counts).map(([name, n]) => name + " " + n).join(", ");
+    if (counts) told.push(["counted", counts]);
     if (run.head_weights) told.push(["head weights", run.head_weights]);
     for (const text of run.warnings) told.push(["warning", text]);
     if (run.skipped) told.push(["unreadable images left out", run.skipped]);
@@ -110,7 +112,8 @@
       body.append(make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "word" }, selection),
         make("td", {}, value), make("td", {}, low === null ? "" : low + " to " + high)));
     }
-    const head = make("thead", {}, make("tr", {}, ...["metric", "epoch", "value", "95% interval over images"].map((name) => make("th", { scope: "col" }, name))));
+    const over = "95% interval over " + (run.head === "policy" ? "episodes" : "images");
+    const head = make("thead", {}, make("tr", {}, ...["metric", "epoch", "value", over].map((name) => make("th", { scope: "col" }, name))));
     const curves = run.curve ? run.curve.lines.flatMap(([name, values]) => {
       const drawn = curve(name, run.curve.epochs, values);
       return drawn ? [make("h3", {}, name), drawn] : [];
@@ -124,7 +127,8 @@
   const picture = () => {
     const button = pictures[at];
     const image = button.querySelector("img");
-    open(button.textContent.trim(), make("img", { src: image.src, alt: image.alt }),
+    // Another address of the same bytes: an animation plays from its start.
+    open(button.textContent.trim(), make("img", { src: image.src + "#" + Date.now(), alt: image.alt, class: image.className }),
       make("p", { class: "soft" }, at + 1 + " of " + pictures.length + "; arrow keys for the others, Escape to close"));
   };
   document.addEventListener("click", (event) => {

@@ -56,6 +56,7 @@ pub(super) fn data(runs: &[Run<'_>]) -> Result<String, serde_json::Error> {
             "started": outcome.started,
             "finished": outcome.finished,
             "seconds": seconds,
+            "counts": outcome.counts,
             "speed": outcome.images_per_second.map(rounded),
             "batch": plan.micro_batch,
             "folder": run.folder.display().to_string(),

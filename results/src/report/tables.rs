@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use schema::RunRecord;
 
+use crate::departures::differs;
 use crate::headline::{default_metrics, selection};
 use crate::plot::Run;
 use crate::runs::RunLine;
@@ -119,6 +120,9 @@ fn row(record: &RunRecord, columns: &[&str], place: usize) -> String {
     }
     if plan.data.splits.values().any(|s| s.published.is_some_and(|n| n != s.found)) {
         marks.push("other samples than published");
+    }
+    if differs(plan).is_some() && !plan.data.sample {
+        marks.push("not comparable with published figures");
     }
     if !outcome.warnings.is_empty() || !outcome.skipped_images.is_empty() {
         marks.push("warnings");

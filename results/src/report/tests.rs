@@ -8,9 +8,10 @@ use schema::{EpochRecord, RunRecord, SampleRows};
 use super::*;
 use crate::Store;
 use crate::fixtures::{
-    dense_record, depth_rows, mixed_records, on_sample_data, plan, record, segmentation_rows,
-    untrained, without_epochs,
+    dense_record, depth_rows, episode_rows, mixed_records, on_sample_data, plan, policy_metrics,
+    policy_record, record, segmentation_rows, untrained, without_epochs,
 };
+use crate::picture::rollout::{Episode, write};
 
 fn curved(mut record: RunRecord, epochs: usize) -> RunRecord {
     let metrics: std::collections::BTreeMap<_, _> =
@@ -237,4 +238,51 @@ fn a_browser_opens_the_page() {
     shoot(&mut browser, "report_390.png");
     // No alert of a hostile name, no refusal by the policy, no request.
     assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
+#[test]
+fn episodes_are_shown_as_a_sheet_and_as_animations() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let mut record = policy_record("pixio-b", "metaworld", 80.0);
+    record.outcome.counts = [("simulator-restarts".to_owned(), 1)].into();
+    let rows = episode_rows(10);
+    record.outcome.metrics = policy_metrics(&rows);
+    let run = store.begin(&record.plan).unwrap();
+    run.finish(&record.outcome, &SampleRows::Policy(rows.clone())).unwrap();
+    let frame = |at: usize| (0..200 * 200 * 3).map(|i| (i / 600 * at % 251) as u8).collect();
+    let frames: Vec<Vec<u8>> = (0..60).map(frame).collect();
+    let episode = Episode { row: &rows[0], size: (200, 200), frames: &frames };
+    write(run.folder(), &[episode]).unwrap();
+    // Someone else's animation, of a kind that runs do not leave.
+    let file = fs::File::create(run.folder().join("pictures/vanishing.png")).unwrap();
+    let mut encoder = png::Encoder::new(file, 8, 8);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_animated(2, 0).unwrap();
+    encoder.set_dispose_op(png::DisposeOp::Background).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    (0..2).for_each(|_| writer.write_image_data(&[9; 192]).unwrap());
+    writer.finish().unwrap();
+    let page = report(store.list().unwrap()).unwrap();
+    assert_eq!(page.matches("data:image/jpeg;base64,").count(), 1);
+    assert_eq!(page.matches("class=\"moving\"").count(), 1);
+    assert!(page.contains("Of policies: episodes of the last evaluation."));
+    assert!(page.contains("\"counts\":{\"simulator-restarts\":1}"));
+    assert!(page.contains("not comparable with published figures"));
+    assert!(page.contains("vanishing.png: its frames vanish"), "{page}");
+    let from = page.split("data:image/png;base64,").nth(1).unwrap();
+    let bytes = STANDARD.decode(from.split('"').next().unwrap()).unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+    let control = *reader.info().animation_control().unwrap();
+    assert_eq!((control.num_frames, control.num_plays), (24, 1));
+    assert_eq!((reader.info().width, reader.info().height), (100, 100));
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    assert!(pixels.iter().all(|value| *value == 0), "the first frame is black");
+    reader.next_frame(&mut pixels).unwrap();
+    // 60 frames of 25 a second in 24 steps.
+    assert_eq!(reader.info().frame_control().unwrap().delay_num, 100);
+    if let Some(folder) = std::env::var_os("PIXIO_EVAL_PLOTS") {
+        fs::write(PathBuf::from(folder).join("policies.html"), page).unwrap();
+    }
 }

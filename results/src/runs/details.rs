@@ -7,6 +7,7 @@ use schema::{MetricValue, Outcome, RunRecord};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::headline::is_policy;
 use crate::store::{Listed, Status};
 use crate::text::{clean, shown_value};
 
@@ -137,9 +138,9 @@ fn value_text(value: &Value) -> String {
     })
 }
 
-/// Metrics by class are too many to read.
+/// Metrics by class are too many to read; a suite's tasks are few.
 fn by_class(name: &str) -> bool {
-    name.contains('/')
+    name.contains('/') && !name.starts_with("score/")
 }
 
 impl RunDiff {
@@ -195,9 +196,11 @@ pub fn show_run(run: &Listed) -> String {
     };
     add(of(run.plan()), "");
     if let Some(record) = record(run) {
-        let Outcome { host, seconds, .. } = &record.outcome;
+        let Outcome { host, seconds, counts, .. } = &record.outcome;
         add(of(Some(host)), "host.");
         add(of(Some(seconds)), "seconds.");
+        // Without counts there is no entry, not an empty one.
+        add(of(Some(counts).filter(|counts| !counts.is_empty())), "counts.");
         add(of(Some(&record.outcome.started)), "started");
         add(of(Some(&record.outcome.finished)), "finished");
     }
@@ -205,13 +208,14 @@ pub fn show_run(run: &Listed) -> String {
         out += &format!("{}\n", table.trim_fmt());
     }
     if let Some(record) = record(run) {
-        out += &outcome(&record.outcome);
+        out += &outcome(&record.outcome, is_policy(&record.plan));
     }
     out
 }
 
-fn outcome(outcome: &Outcome) -> String {
-    let mut table = plain(&["metric", "epoch", "value", "95% interval over images"]);
+fn outcome(outcome: &Outcome, policy: bool) -> String {
+    let over = if policy { "95% interval over episodes" } else { "95% interval over images" };
+    let mut table = plain(&["metric", "epoch", "value", over]);
     let mut classes = 0;
     for metric in &outcome.metrics {
         if by_class(&metric.name) {

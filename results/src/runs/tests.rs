@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::{dense_record, plan, record};
+use crate::fixtures::{dense_record, plan, policy_record, record};
 
 fn finished(folder: &str, record: RunRecord) -> Listed {
     Listed { folder: folder.into(), status: Status::Finished(Box::new(record)) }
@@ -96,5 +96,23 @@ fn one_run_in_full() {
     insta::assert_snapshot!(show_run(&listed[4]), @"
     newer-format: runs/imagenet1k/knn/pixio-x-bbbbbbbbbbbb
       record format 7, this version reads up to 1
+    ");
+}
+
+#[test]
+fn a_run_of_policies_shows_its_tasks() {
+    let mut record = policy_record("pixio-b", "metaworld", 80.0);
+    (record.outcome.metrics[3].ci_low, record.outcome.metrics[3].ci_high) =
+        (Some(62.5), Some(86.0));
+    let shown = show_run(&finished("runs/metaworld/policy/pixio-b-0123456789ab", record));
+    let from = shown.find("95% interval over episodes").unwrap();
+    let outcome: Vec<&str> = shown[from..].lines().skip(1).map(str::trim_end).collect();
+    insta::assert_snapshot!(outcome.join("\n"), @r"
+    score              last       71.00                           –
+    score/drawer-open  last       76.00                           –
+    score/assembly     last       66.00                           –
+    score              best-each  75.00                 62.50 86.00
+    score/drawer-open  best-each  80.00                           –
+    score/assembly     best-each  70.00                           –
     ");
 }

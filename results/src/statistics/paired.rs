@@ -16,7 +16,7 @@ const ASSIGNMENTS: u32 = 10_000;
 /// How far two models are apart in one metric on the same images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Paired {
-    /// Number of images.
+    /// Number of images; of policies, of episodes that differ in task or number.
     pub images: usize,
     /// The first model's value.
     pub a: f64,
@@ -76,10 +76,12 @@ pub fn paired(a: &Samples, b: &Samples, metric: &str) -> Result<Paired, PairingE
     };
     let first = a.pick(metric, &all).ok_or_else(|| missing(a))?;
     let second = b.pick(metric, &partners).ok_or_else(|| missing(b))?;
+    let images = first.images();
+    let value = |of: &Samples| of.value_of(&of.sums(0..images), images);
     Ok(Paired {
-        images: both,
-        a: first.value_of(&first.sums(all.iter().copied()), both),
-        b: second.value_of(&second.sums(all.iter().copied()), both),
+        images,
+        a: value(&first),
+        b: value(&second),
         interval: of_difference(&first, &second, RESAMPLES),
         p: p_value(&first, &second),
     })

@@ -185,7 +185,7 @@ fn an_interval_is_given_to_the_epoch_the_rows_are_of() {
         selection,
     };
     let mut metrics = [metric(0.5, Selection::Last), metric(0.4, Selection::Best)];
-    attach(&mut metrics, &Samples::new(&SampleRows::Depth(rows.collect())));
+    attach(&mut metrics, &SampleRows::Depth(rows.collect()));
     assert!(metrics[0].ci_low.unwrap() < 0.5 && metrics[0].ci_high.unwrap() > 0.5);
     assert_eq!(metrics[1].ci_low, None);
 }

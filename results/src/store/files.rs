@@ -33,7 +33,7 @@ pub(super) struct PlanFile {
 
 /// A text of the user's as one folder name: letters, digits, `.`, `_` and `-`, never hidden, never
 /// `..`, never empty. Two texts may share a name; the key tells their runs apart.
-pub(super) fn folder_name(text: &str) -> String {
+pub(crate) fn folder_name(text: &str) -> String {
     let mut name: String = text
         .chars()
         .take(LONGEST_NAME)

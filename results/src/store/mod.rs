@@ -14,8 +14,8 @@ use schema::{FORMAT, Fingerprint, Outcome, RunPlan, RunRecord, SampleRows, Selec
 
 pub use archive::{ArchiveError, Imported, export_runs, import_runs};
 pub use error::StoreError;
-pub(crate) use files::{BEST, PREDICTIONS};
-use files::{FAILED, PLAN, PlanFile, RECORD, folder_name};
+pub(crate) use files::{BEST, PREDICTIONS, folder_name};
+use files::{FAILED, PLAN, PlanFile, RECORD};
 pub use files::{remove_unfinished, write_whole};
 pub use list::{Listed, Status};
 pub use remove::{LOCK, delete_run};
@@ -203,7 +203,7 @@ impl RunDir {
     pub fn finish(&self, outcome: &Outcome, rows: &SampleRows) -> Result<RunRecord, StoreError> {
         self.write_rows(PREDICTIONS, rows)?;
         let mut outcome = outcome.clone();
-        attach(&mut outcome.metrics, &Samples::new(rows));
+        attach(&mut outcome.metrics, rows);
         self.attach_best(&mut outcome)?;
         let record = RunRecord { format: FORMAT, plan: self.plan.clone(), outcome };
         files::write_json(&self.folder, RECORD, &record)?;
@@ -225,9 +225,9 @@ impl RunDir {
         if !path.is_file() {
             return Ok(());
         }
-        let problem = match read_rows(&path).map(|rows| Samples::new(&rows)) {
-            Ok(samples) if fits(&outcome.metrics, Selection::Best, &samples) => {
-                attach(&mut outcome.metrics, &samples);
+        let problem = match read_rows(&path) {
+            Ok(rows) if fits(&outcome.metrics, Selection::Best, &Samples::new(&rows)) => {
+                attach(&mut outcome.metrics, &rows);
                 return Ok(());
             }
             Ok(_) => "the kept per-image rows are of another epoch".to_owned(),

@@ -36,7 +36,8 @@ pub struct Dataset {
     pub licence: String,
     /// Where it comes from.
     pub source: Source,
-    /// Split name (`train`, `val`) to the number of samples of the published protocol.
+    /// Split name (`train`, `val`) to the number of samples of the published protocol; demonstrations have
+    /// no `val`.
     pub splits: BTreeMap<String, usize>,
     /// What decides which samples belong to a split.
     pub list: SplitList,
@@ -58,6 +59,20 @@ pub enum Task {
     Depth,
     /// One class a pixel.
     Segmentation,
+    /// A policy cloned from demonstrations.
+    RobotLearning,
+}
+
+impl Task {
+    /// As it is written in datasets.toml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification => "classification",
+            Self::Depth => "depth",
+            Self::Segmentation => "segmentation",
+            Self::RobotLearning => "robot-learning",
+        }
+    }
 }
 
 /// How a data set's files are found.
@@ -76,6 +91,8 @@ pub enum Layout {
     Voc2012,
     /// Urban and rural folders within each split.
     Loveda,
+    /// Demonstrations of a suite's tasks.
+    Demonstrations,
 }
 
 /// Where a data set comes from.
@@ -235,6 +252,7 @@ impl Dataset {
             Task::Classification | Task::Segmentation if self.classes.is_none() => {
                 Some("this task needs a number of classes")
             }
+            Task::RobotLearning if self.splits.contains_key("train") => self.list_contradiction(),
             _ if !["train", "val"].iter().all(|&split| self.splits.contains_key(split)) => {
                 Some("both splits, train and val, are needed")
             }
@@ -277,7 +295,10 @@ mod tests {
         let counts: Vec<_> = registry
             .datasets()
             .iter()
-            .map(|set| (set.name.as_str(), set.classes, set.splits["train"], set.splits["val"]))
+            .map(|set| {
+                let val = set.splits.get("val").copied().unwrap_or(0);
+                (set.name.as_str(), set.classes, set.splits["train"], val)
+            })
             .collect();
         assert_eq!(
             counts,
@@ -288,9 +309,14 @@ mod tests {
                 ("ade20k", Some(150), 20_210, 2_000),
                 ("voc2012", Some(21), 10_582, 1_449),
                 ("loveda", Some(7), 2_522, 1_669),
+                ("adroit", None, 200, 0),
+                ("dmc", None, 500, 0),
+                ("metaworld", None, 125, 0),
+                ("trifinger", None, 200, 0),
             ]
         );
-        assert!(registry.names().eq(crate::sample::NAMES));
+        let robots = |name: &&str| registry.get(name).unwrap().task == Task::RobotLearning;
+        assert!(registry.names().filter(|name| !robots(name)).eq(crate::sample::NAMES));
         assert_eq!(registry.get("kitti").unwrap().depth.unwrap().steps_per_metre, 256);
         assert!(registry.get("KITTI").is_none());
     }
@@ -303,7 +329,7 @@ mod tests {
     #[test]
     fn mistakes_are_reported_with_file_and_line() {
         insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"edited.toml, line 13: unknown field `clases`, expected one of `name`, `title`, `task`, `classes`, `layout`, `layout_on_disk`, `licence`, `source`, `splits`, `list`, `depth`, `labels`");
-        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"edited.toml, line 36: unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`");
+        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"edited.toml, line 36: unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`, `robot-learning`");
         insta::assert_snapshot!(message("val = 654", "val = \"654\""), @r#"edited.toml, line 53: invalid type: string "654", expected usize"#);
         insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"edited.toml, line 26: unclosed table, expected `]`");
     }

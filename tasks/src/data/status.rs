@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Dataset, ImageNet, Layout};
 use crate::dense::find::{Names, listed};
 use crate::dense::{DenseError, ListSource, PairedSet, PinnedLists, list_kind};
+use crate::robot;
 use crate::sample::{SampleMark, is_sample};
 
 /// What was found in a folder.
@@ -149,6 +150,7 @@ pub fn status(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>) -> S
             | Layout::Ade20k
             | Layout::Voc2012
             | Layout::Loveda => paired(dataset, root, pinned, &mut status),
+            Layout::Demonstrations => demonstrations(dataset, root, &mut status),
         }
     }
     status
@@ -175,6 +177,28 @@ fn image_folder(dataset: &Dataset, root: &Path, status: &mut Status) {
     }
     let as_expected = status.splits.iter().all(|split| split.found == split.expected);
     status.state = if as_expected { State::Complete } else { State::CountsDiffer };
+}
+
+fn demonstrations(dataset: &Dataset, root: &Path, status: &mut Status) {
+    let Some(suite) = robot::suite(&dataset.name) else { return };
+    let (mut found, mut missing) = (0, Vec::new());
+    for task in suite.setup(robot::Variant::Published).tasks {
+        match robot::Demonstrations::open(suite, &task.name, root) {
+            Ok(Some(demonstrations)) => found += demonstrations.len().min(task.demonstrations),
+            Ok(None) => missing.push(task.name),
+            Err(error) => status.problems.push(error.to_string()),
+        }
+    }
+    if !missing.is_empty() {
+        status.problems.push(format!("no demonstrations of {}", missing.join(", ")));
+    }
+    let expected = dataset.splits.get("train").copied().unwrap_or(found);
+    status.splits.push(SplitStatus { split: "train".to_owned(), found, expected, list: None });
+    status.state = match (status.problems.is_empty(), found == expected) {
+        (false, _) => State::Incomplete,
+        (true, true) => State::Complete,
+        (true, false) => State::CountsDiffer,
+    };
 }
 
 fn paired(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>, status: &mut Status) {

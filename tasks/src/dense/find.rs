@@ -93,7 +93,9 @@ pub fn list_kind(dataset: &Dataset, root: &Path) -> Result<ListKind, DenseError>
         Layout::Nyuv2Bts | Layout::KittiEigen => ListKind::Pinned,
         Layout::Voc2012 if voc_lists() => ListKind::Layout,
         Layout::Voc2012 => ListKind::Pinned,
-        Layout::ImageFolder | Layout::Ade20k | Layout::Loveda => ListKind::Folder,
+        Layout::ImageFolder | Layout::Ade20k | Layout::Loveda | Layout::Demonstrations => {
+            ListKind::Folder
+        }
     })
 }
 
@@ -203,7 +205,9 @@ fn by_layout(
 ) -> Result<(ListSource, Vec<Names>), DenseError> {
     let train = split == "train";
     match dataset.layout {
-        Layout::ImageFolder => Err(DenseError::NotPaired { dataset: dataset.name.clone() }),
+        Layout::ImageFolder | Layout::Demonstrations => {
+            Err(DenseError::NotPaired { dataset: dataset.name.clone() })
+        }
         Layout::Nyuv2Bts | Layout::KittiEigen => Err(lists_needed(dataset, root)),
         Layout::Ade20k => {
             let folder = if train { "training" } else { "validation" };

@@ -97,14 +97,7 @@ impl<D: AsRef<[u8]>> Checkpoint<D> {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn new(data: D) -> Result<Self, CheckpointError> {
-        let limits = Limits::default();
-        let bytes = data.as_ref();
-        let (pickle, storages, big_endian) = if bytes.starts_with(b"PK") {
-            read_archive(bytes, &limits)?
-        } else {
-            let (pickle, storages) = legacy::read_legacy(bytes, &limits)?;
-            (pickle, storages, false)
-        };
+        let (pickle, storages, big_endian) = parts(data.as_ref())?;
         let (root, described) = state_dict::find(&pickle)?;
         drop(pickle);
         let mut tensors = BTreeMap::new();
@@ -167,6 +160,24 @@ fn check(name: &str, data: &[u8], crc: Option<u32>) -> Result<(), ArchiveError> 
         found if found == expected => Ok(()),
         found => Err(ArchiveError::Checksum { name: shown(name), expected, found }),
     }
+}
+
+/// What `torch.save` wrote into `bytes`, where that is plain data rather than tensors: the value is read
+/// as [`read`] reads a pickle's, with the names on [`PLAIN_DATA`](crate::PLAIN_DATA) and PyTorch's own.
+///
+/// # Errors
+/// As [`Checkpoint::open`], but for tensors, which need not be there.
+pub fn read_saved(bytes: &[u8]) -> Result<Pickle<'_>, CheckpointError> {
+    parts(bytes).map(|(pickle, ..)| pickle)
+}
+
+fn parts(bytes: &[u8]) -> Result<Parts<'_>, CheckpointError> {
+    let limits = Limits::default();
+    if bytes.starts_with(b"PK") {
+        return read_archive(bytes, &limits);
+    }
+    let (pickle, storages) = legacy::read_legacy(bytes, &limits)?;
+    Ok((pickle, storages, false))
 }
 
 type Parts<'a> = (Pickle<'a>, BTreeMap<String, Storage>, bool);

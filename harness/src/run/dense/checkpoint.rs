@@ -103,7 +103,7 @@ fn content<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> CheckpointErr
 }
 
 /// Writes a head file.
-pub(super) fn write_head(
+pub(in crate::run) fn write_head(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<(), CheckpointError> {
@@ -113,7 +113,7 @@ pub(super) fn write_head(
 
 /// Takes a run's folder for this process, until the file is dropped, and removes what a killed one
 /// was writing.
-pub(super) fn lock(folder: &Path) -> Result<File, CheckpointError> {
+pub(in crate::run) fn lock(folder: &Path) -> Result<File, CheckpointError> {
     let path = folder.join(LOCK);
     let file = File::options().create(true).append(true).open(&path).map_err(io(&path))?;
     match file.try_lock() {

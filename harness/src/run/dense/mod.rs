@@ -19,6 +19,7 @@ mod tests;
 mod train;
 mod windows;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
-pub(super) use checkpoint::{clear, hold};
+pub(super) use checkpoint::{clear, hold, lock, write_head};
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
@@ -224,6 +225,7 @@ pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
         encoding: Duration::from_secs_f64(spent.encode),
         skipped: Vec::new(),
         warnings: data.notes.iter().cloned().chain(changes).chain(left_out).collect(),
+        counts: BTreeMap::new(),
     }
 }
 

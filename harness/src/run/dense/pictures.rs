@@ -101,7 +101,7 @@ fn caption(rows: &SampleRows, place: usize) -> String {
                 _ => format!("pixel accuracy {:.1}%", 100.0 * right as f64 / all as f64),
             }
         }),
-        SampleRows::Knn(_) => String::new(),
+        SampleRows::Knn(_) | SampleRows::Policy(_) => String::new(),
     }
 }
 

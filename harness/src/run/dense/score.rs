@@ -193,7 +193,7 @@ impl<'a> Score<'a> {
                 let by_class = whole.iou().into_iter().enumerate();
                 metrics.extend(by_class.map(|(class, iou)| (format!("iou/{class}"), iou)));
             }
-            SampleRows::Knn(_) => {}
+            SampleRows::Knn(_) | SampleRows::Policy(_) => {}
         }
         Ok(Validation { metrics, rows: self.rows, maps: self.maps })
     }

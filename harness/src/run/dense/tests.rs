@@ -176,7 +176,7 @@ impl World {
             .zip(&dirs)
             .map(|(plan, dir)| match &plan.protocol.stages {
                 Stages::Dense(protocol) => (plan, protocol, dir),
-                Stages::Knn(_) => unreachable!(),
+                Stages::Knn(_) | Stages::Policy(_) => unreachable!(),
             })
             .collect();
         let results = run(stream, &probes);
@@ -311,7 +311,7 @@ fn what_a_linear_head_reads_is_kept_whole_and_the_rest_as_a_dpt_rounds_it() {
         let protocols: Vec<DenseProtocol> = plans
             .filter_map(|plan| match plan.protocol.stages {
                 Stages::Dense(protocol) => Some(protocol),
-                Stages::Knn(_) => None,
+                Stages::Knn(_) | Stages::Policy(_) => None,
             })
             .collect();
         assert!(matches!(protocols[0].head, HeadStage::Dpt { .. } | HeadStage::Linear { .. }));

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use schema::Selection;
 
 use super::{Group, best_first, groups, names, nothing, over_seeds, value_of, words};
+use crate::headline::is_policy;
 use crate::plot::axis::Scale;
 use crate::plot::figure::{Figure, Key, Panel};
 use crate::plot::rows::{Row, Rows, Value};
@@ -42,12 +43,19 @@ fn whiskers(groups: &[Group<'_>]) -> String {
     let trained =
         groups.iter().flat_map(|g| &g.runs).any(|run| !run.record.outcome.curve.is_empty());
     let epoch = if trained { "Best epoch. " } else { "" };
+    let runs = || groups.iter().flat_map(|group| &group.runs);
+    let policies = runs().filter(|run| is_policy(&run.record.plan)).count();
+    let over = match policies {
+        0 => "images",
+        all if all == runs().count() => "episodes",
+        _ => "images (of policies: episodes)",
+    };
     match metrics().any(|metric| metric.ci_low.is_some()) {
         true => format!(
-            "{epoch}Whiskers: 95% interval over images; of several seeds, mean and standard deviation."
+            "{epoch}Whiskers: 95% interval over {over}; of several seeds, mean and standard deviation."
         ),
         false => format!(
-            "{epoch}These runs recorded no intervals over images; whiskers of several seeds are standard deviations."
+            "{epoch}These runs recorded no intervals over {over}; whiskers of several seeds are standard deviations."
         ),
     }
 }

@@ -1,10 +1,12 @@
-use super::{Looks, groups, kept, names, nothing, words};
+use super::{Looks, groups, kept, names, nothing, policies, words};
+use crate::headline::is_policy;
 use crate::plot::axis::{Scale, plain};
 use crate::plot::figure::{Figure, Key, Panel};
 use crate::plot::xy::{Series, Xy};
 use crate::plot::{Kind, PlotError, PlotOptions, Run};
 
-/// Two panels a task and protocol: loss and validation metric by epoch, a line a run.
+/// Two panels a task and protocol: loss and validation metric by epoch, a line a run. Policies have a
+/// panel a run too, with a line a task.
 pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, PlotError> {
     let trained: Vec<Run<'_>> =
         runs.iter().filter(|run| !run.record.outcome.curve.is_empty()).copied().collect();
@@ -16,6 +18,7 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
     for group in &groups {
         let names = names(&group.runs);
         let (mut losses, mut values) = (Vec::new(), Vec::new());
+        let mut by_task = Vec::new();
         for run in &group.runs {
             let plan = &run.record.plan;
             let identity = &plan.backbone.identity.0;
@@ -27,6 +30,9 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
                 seed => format!("{name}, seed {seed}"),
             };
             let look = looks.of(&name);
+            if is_policy(plan) {
+                by_task.push((*run, name));
+            }
             let line = |points: Vec<(f64, f64)>| Series {
                 look,
                 points,
@@ -42,6 +48,10 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
                 curve.iter().filter_map(|e| at(e.epoch, e.metrics.get(metric).copied())).collect(),
             ));
         }
+        // What one run has to say is in the panel of its tasks.
+        if by_task.len() == 1 {
+            values.clear();
+        }
         let told = [("training loss".to_owned(), losses), (words(&group.metric), values)];
         for (what, series) in told {
             let points = || series.iter().flat_map(|line| line.points.iter());
@@ -55,6 +65,7 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
                     number: plain,
                     x_ticks: whole(points().map(|(x, _)| *x)),
                     series,
+                    bands: Vec::new(),
                     bars: Vec::new(),
                     rule: None,
                     front: Vec::new(),
@@ -62,6 +73,7 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
                 }));
             }
         }
+        panels.extend(policies::panels(group, &by_task, &mut looks, &mut notes));
     }
     if panels.is_empty() {
         return Err(nothing(Kind::Curves, "no chosen run trained a head for an epoch or more"));
@@ -77,7 +89,7 @@ pub(super) fn find(runs: &[Run<'_>], options: &PlotOptions) -> Result<Figure, Pl
 }
 
 /// Whole numbers for the axis where there are few; else the axis finds its own.
-fn whole(values: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn whole(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.dedup();

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schema::{Direction, SampleRows, SegmentationRow};
+use schema::{Direction, EpisodeRow, SampleRows, SegmentationRow, Selection};
 
 use super::{Group, best_first, direction, groups, names, nothing, over_seeds, words};
+use crate::headline::is_policy;
 use crate::plot::axis::{Scale, plain};
 use crate::plot::figure::{Figure, Key, Panel};
 use crate::plot::matrix::Matrix;
 use crate::plot::xy::Xy;
 use crate::plot::{Kind, PlotError, PlotOptions, Run};
 use crate::read_rows;
+use crate::statistics::selected;
 use crate::store::PREDICTIONS;
 use crate::text::shown_value;
 
@@ -97,6 +99,8 @@ fn histograms(group: &Group<'_>, found: &[(String, Vec<f64>)], panels: &mut Vec<
     let told = words(&group.metric);
     let metric = told.split(", ").next().unwrap_or(&told);
     let y = Scale::from_zero(counts.iter().flatten().copied());
+    let policies = group.runs.iter().any(|run| is_policy(&run.record.plan));
+    let (one, many) = if policies { ("an episode", "episodes") } else { ("an image", "images") };
     for ((name, values), counts) in found.iter().zip(counts) {
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
@@ -105,19 +109,20 @@ fn histograms(group: &Group<'_>, found: &[(String, Vec<f64>)], panels: &mut Vec<
         let left = |bin: usize| low + bin as f64 * width;
         let mut below = group.below();
         below.push(format!(
-            "{} images, median {}",
+            "{} {many}, median {}",
             values.len(),
             median.map_or(String::new(), |median| shown_value(&group.metric, median))
         ));
         panels.push(Panel::Xy(Xy {
             title: format!("{}: {name}", group.task),
             below,
-            x_name: format!("{metric} of an image; upwards: % of images"),
+            x_name: format!("{metric} of {one}; upwards: % of {many}"),
             x: Scale::Linear { low, high: low + width * BINS as f64 },
             y: y.clone(),
             number: plain,
             x_ticks: Vec::new(),
             series: Vec::new(),
+            bands: Vec::new(),
             bars: bars.map(|(bin, count)| [left(bin), left(bin + 1), count]).collect(),
             rule: median,
             front: Vec::new(),
@@ -202,8 +207,14 @@ fn matrix(runs: &[Run<'_>], options: &PlotOptions, notes: &mut Vec<String>) -> O
         return None;
     }
     let cells = |(a, _): &(&String, &String)| order.iter().map(|(b, _)| mean(a, b)).collect();
+    let policies = runs.iter().filter(|run| is_policy(&run.record.plan)).count();
+    let what = match policies {
+        0 => "Images",
+        all if all == runs.len() => "Episodes",
+        _ => "Images and episodes",
+    };
     Some(Panel::Matrix(Matrix {
-        title: "Images (%) on which a row is better than a column".to_owned(),
+        title: format!("{what} (%) on which a row is better than a column"),
         below: vec![format!(
             "protocol {}: {}",
             protocols.into_iter().collect::<Vec<_>>().join(", "),
@@ -290,6 +301,20 @@ fn per_image(rows: &SampleRows, metric: &str) -> Option<BTreeMap<String, f64>> {
             };
             Some(rows.iter().map(|row| (row.path.clone(), value(row))).collect())
         }
+        // Episodes, of the last evaluation as images are of the last epoch.
+        SampleRows::Policy(rows) => {
+            let task = match metric.split_once('/') {
+                None if metric == "score" => None,
+                Some(("score", task)) => Some(task),
+                _ => return None,
+            };
+            let rows = selected(rows, Selection::Last).into_iter();
+            let rows = rows.filter(|row| task.is_none_or(|task| row.task == task));
+            let episode = |row: &EpisodeRow| {
+                (format!("{}/{}/{}", row.task, row.seed, row.episode), row.score)
+            };
+            Some(rows.map(episode).collect()).filter(|found: &BTreeMap<_, _>| !found.is_empty())
+        }
     }
 }
 
@@ -308,7 +333,7 @@ fn mean_iou(row: &SegmentationRow) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{depth_rows, prediction_rows, segmentation_rows};
+    use crate::fixtures::{depth_rows, episode_rows, prediction_rows, segmentation_rows};
 
     #[test]
     fn metrics_image_by_image() {
@@ -325,6 +350,15 @@ mod tests {
         let miou = per_image(&rows, "miou").unwrap();
         assert!((miou["validation/00000001.jpg"] - 100.0 / 15.0 / 2.0).abs() < 1e-9);
         assert_eq!(per_image(&rows, "iou/wall"), None);
+        let rows = SampleRows::Policy(episode_rows(5));
+        let score = per_image(&rows, "score").unwrap();
+        // Of the last evaluation: episodes 0 to 4 of two tasks and seeds.
+        assert_eq!(
+            (score.len(), score["assembly/200/1"], score["assembly/200/0"]),
+            (20, 100.0, 0.0)
+        );
+        assert_eq!(per_image(&rows, "score/assembly").unwrap().len(), 10);
+        assert_eq!(per_image(&rows, "score/pen"), None);
     }
 
     #[test]

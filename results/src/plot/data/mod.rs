@@ -5,6 +5,7 @@ mod classes;
 mod curves;
 mod images;
 mod pareto;
+mod policies;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

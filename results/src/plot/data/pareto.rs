@@ -170,6 +170,7 @@ fn panel(
         number: if cost == Cost::Parameters { counted } else { plain },
         x_ticks: Vec::new(),
         series,
+        bands: Vec::new(),
         bars: Vec::new(),
         rule: None,
         front: front.to_vec(),

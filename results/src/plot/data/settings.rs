@@ -319,6 +319,7 @@ fn drawn(
             number: plain,
             x_ticks: numbers.clone().filter(|numbers| numbers.len() <= 12).unwrap_or_default(),
             series,
+            bands: Vec::new(),
             bars: Vec::new(),
             rule: None,
             front: Vec::new(),

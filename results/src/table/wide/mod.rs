@@ -10,6 +10,7 @@ use schema::{Direction, Fingerprint, RunPlan, RunRecord, Selection, TaskHead, de
 pub(crate) use rank::Rank;
 use rank::rank;
 
+use crate::departures::differs;
 use crate::headline::chosen_by;
 use crate::text::{legend, shown_backbone, shown_protocol, shown_value};
 
@@ -22,6 +23,12 @@ const UNTRAINED: &str = "untrained: seeded random weights, a floor and not a res
 /// What stands behind values.
 const INTERVALS: &str =
     "In square brackets: 95% interval over validation images, at the epoch of the value.";
+
+/// The same where policies are among the columns, and where there is nothing else.
+const WITH_EPISODES: &str = "In square brackets: 95% interval over validation images, at the epoch of the value; of \
+    policies over episodes of the evaluation shown, whose choice is not in it.";
+const EPISODES: &str = "In square brackets: 95% interval over episodes of the evaluation shown, whose choice is not \
+    in it.";
 
 /// What is a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +144,14 @@ impl Section {
         let untrained = self.rows.iter().any(|row| !row.trained).then(|| UNTRAINED.to_owned());
         let selection = self.selection.as_ref().map(|selection| format!("{selection}."));
         let mut cells = self.rows.iter().flat_map(|row| row.cells.iter().flatten());
-        let intervals = cells.any(|cell| cell.interval.is_some()).then(|| INTERVALS.to_owned());
+        let policy = |metric: &str| metric == "score" || metric.starts_with("score/");
+        let policies = self.columns().filter(|(_, metric)| policy(metric)).count();
+        let told = match policies {
+            0 => INTERVALS,
+            all if all == self.columns().count() => EPISODES,
+            _ => WITH_EPISODES,
+        };
+        let intervals = cells.any(|cell| cell.interval.is_some()).then(|| told.to_owned());
         units.into_iter().chain(selection).chain(intervals).chain(untrained).collect()
     }
 
@@ -185,6 +199,7 @@ fn told(selection: Selection, by: &[&str]) -> String {
     let meaning = match selection {
         Selection::Last => "the last epoch".to_owned(),
         Selection::Best => format!("epoch chosen by {}", by.join("/")),
+        Selection::BestEach if by == ["score"] => "each policy at its best evaluation".to_owned(),
         Selection::BestEach => "each metric at its own best epoch".to_owned(),
     };
     format!("selection {}: {meaning}", selection.as_str())
@@ -350,6 +365,8 @@ fn remarks(record: &RunRecord) -> Vec<String> {
             remarks.push(format!("{name} has {} samples, published {published}", split.found));
         }
     }
+    // Of sample data the whole section says so.
+    remarks.extend(differs(&record.plan).filter(|_| !record.plan.data.sample));
     if let Some(file) = &record.plan.head_weights {
         remarks.push(format!("head file {}", file.short()));
     }

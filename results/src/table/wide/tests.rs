@@ -1,6 +1,8 @@
 use super::*;
 use crate::Format;
-use crate::fixtures::{dense_record, on_sample_data, record, records, untrained, without_epochs};
+use crate::fixtures::{
+    dense_record, on_sample_data, policy_record, record, records, untrained, without_epochs,
+};
 
 fn one_section(records: &[RunRecord]) -> Section {
     let mut sections = sections(&records.iter().collect::<Vec<_>>(), Layout::Backbones);
@@ -194,4 +196,32 @@ fn intervals_stand_behind_values() {
     let text = rendered(true);
     assert!(!rendered(false).contains("0.488") && text.contains("0.488"));
     insta::assert_snapshot!("wide_with_intervals", text);
+}
+
+#[test]
+fn policies_have_a_caption_and_footnotes_of_their_own() {
+    let mut record = policy_record("pixio-b", "metaworld", 80.0);
+    record.plan.protocol.name = "cortexbench-made".to_owned();
+    let last = record.outcome.metrics.len() / 2;
+    for metric in &mut record.outcome.metrics[last..] {
+        (metric.ci_low, metric.ci_high) = (Some(60.0), Some(85.0));
+    }
+    let text = |records: &[RunRecord]| {
+        let options = crate::TableOptions { intervals: true, ..crate::TableOptions::default() };
+        String::from_utf8(crate::render(records, Format::Text, &options).unwrap()).unwrap()
+    };
+    insta::assert_snapshot!(text(&[record]), @r"
+    metaworld/policy
+    ┌─────────────┬────────────────┐
+    │ backbone    ┆          score │
+    ╞═════════════╪════════════════╡
+    │ pixio-b [a] ┆          75.00 │
+    │             ┆ [60.00, 85.00] │
+    └─────────────┴────────────────┘
+    protocol cortexbench-made, seed 0. Values in %, higher is better. selection best-each: each policy
+    at its best evaluation. In square brackets: 95% interval over episodes of the evaluation shown,
+    whose choice is not in it.
+    [a] metaworld/policy: cloned from generated demonstrations, not from the published ones; not
+    comparable with published figures
+    ");
 }

@@ -1,0 +1,1 @@
+"""Run from the folder above with the simulators' interpreter: `python -m unittest`."""
