@@ -5,6 +5,7 @@
 
 pub mod demonstrate;
 mod error;
+mod exchange;
 mod install;
 mod pool;
 mod worker;
@@ -17,7 +18,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 pub use error::SimulatorError;
-pub use pool::{Ask, Environment, Observed, Pool, Space, Spent};
+pub use exchange::{Ask, Environment, Observed, Space, Spent};
+pub use pool::Pool;
 
 use crate::progress::Reporter;
 use worker::{Worker, unusable};

@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use schema::Render;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::exchange::{Answer, Ask, Environment, Observed, Space, Spent, Step};
 use super::worker::{Worker, unusable};
 use super::{SimulatorError, Simulators};
 
@@ -17,82 +16,6 @@ const TRIES: usize = 3;
 const OPENING: u64 = 300;
 /// How long a step of a worker's environments may take, in seconds.
 const STEP: u64 = 120;
-
-/// Which environment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Environment {
-    /// For example `metaworld`.
-    pub suite: String,
-    /// For example `drawer-open`.
-    pub task: String,
-    /// How its images are made.
-    pub render: Render,
-    /// Simulator steps of an action, where the suite lets that be chosen.
-    pub repeat: usize,
-}
-
-/// What an environment takes and gives.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Space {
-    /// Numbers of an action.
-    pub actions: usize,
-    /// Lower bounds of an action.
-    pub low: Vec<f64>,
-    /// Upper bounds.
-    pub high: Vec<f64>,
-    /// Numbers of proprioception.
-    pub proprio: usize,
-    /// Numbers of the true state.
-    pub state: usize,
-    /// Height, width, 3.
-    pub image: [usize; 3],
-    /// Steps of an episode.
-    pub horizon: usize,
-}
-
-/// What to do with an environment.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ask {
-    /// Begin an episode.
-    Reset {
-        /// Decides everything random in it.
-        seed: u64,
-        /// Where it starts, as the suite defines it; null for the seed's own start.
-        start: Value,
-    },
-    /// Act.
-    Step(Vec<f64>),
-}
-
-/// What was seen afterwards.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observed {
-    /// `[H, W, 3]`; empty when no image was asked for.
-    pub image: Vec<u8>,
-    /// The robot's own joints or fingertips.
-    pub proprio: Vec<f64>,
-    /// The true state.
-    pub state: Vec<f64>,
-    /// Reward of the action.
-    pub reward: f64,
-    /// The episode's score so far, 0 to 100.
-    pub score: f64,
-    /// Whether the task is solved now, where the suite says so.
-    pub success: Option<bool>,
-    /// Whether the episode is over.
-    pub done: bool,
-}
-
-/// Where time went.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spent {
-    /// Seconds of physics, summed over workers.
-    pub physics: f64,
-    /// Seconds of rendering, summed over workers.
-    pub render: f64,
-    /// Seconds that this process waited for workers.
-    pub waiting: f64,
-}
 
 /// Environments in numbered slots, slot `s` on worker `s % workers`.
 pub struct Pool<'a> {
@@ -121,29 +44,6 @@ struct Slot {
 struct Request {
     doing: String,
     items: Vec<(usize, Ask)>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    items: Vec<Step>,
-    #[serde(default)]
-    seconds: Seconds,
-}
-
-#[derive(Deserialize, Default)]
-struct Seconds {
-    #[serde(default)]
-    physics: f64,
-    #[serde(default)]
-    render: f64,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    reward: f64,
-    score: f64,
-    success: Option<bool>,
-    done: bool,
 }
 
 impl Drop for Pool<'_> {
