@@ -175,7 +175,8 @@ fn open_with<'a>(
         return Err(unfit(format!("images of {name} were made in another way than the others'")));
     }
     let notes = notes(&lessons, &simulators.versions(), &setup.seeds);
-    if made && render != suite.render() {
+    // Sample data is always drawn the fast way.
+    if made && !request.sample && render != suite.render() {
         departures.push_str(if render == suite.fast() { "+render=fast" } else { "+render=other" });
     }
     let repeats: BTreeSet<usize> = lessons.iter().map(Lesson::repeat).collect();
