@@ -15,23 +15,31 @@ use crate::statistics::Samples;
 
 const K: [usize; 4] = [10, 20, 100, 200];
 
+fn image_stage() -> ImageStage {
+    ImageStage {
+        revision: 1,
+        resize: 256,
+        crop: 256,
+        filter: "pillow-bicubic".to_owned(),
+        mean: IMAGENET_MEAN,
+        std: IMAGENET_STD,
+    }
+}
+
+fn feature_stage() -> FeatureStage {
+    FeatureStage {
+        revision: 1,
+        block: 11,
+        tokens: Tokens::SummaryMean,
+        final_norm: false,
+        dtype: "f32".to_owned(),
+    }
+}
+
 pub fn plan(backbone: &str) -> RunPlan {
     let stages = Stages::Knn(KnnProtocol {
-        image: ImageStage {
-            revision: 1,
-            resize: 256,
-            crop: 256,
-            filter: "pillow-bicubic".to_owned(),
-            mean: IMAGENET_MEAN,
-            std: IMAGENET_STD,
-        },
-        feature: FeatureStage {
-            revision: 1,
-            block: 11,
-            tokens: Tokens::SummaryMean,
-            final_norm: false,
-            dtype: "f32".to_owned(),
-        },
+        image: image_stage(),
+        feature: feature_stage(),
         vote: VoteStage { revision: 1, k: K.to_vec(), temperature: 0.07 },
         limit: None,
     });
@@ -340,21 +348,8 @@ pub fn policy_protocol() -> PolicyProtocol {
         goal: false,
     };
     PolicyProtocol {
-        image: ImageStage {
-            revision: 1,
-            resize: 256,
-            crop: 256,
-            filter: "pillow-bicubic".to_owned(),
-            mean: IMAGENET_MEAN,
-            std: IMAGENET_STD,
-        },
-        feature: FeatureStage {
-            revision: 1,
-            block: 11,
-            tokens: Tokens::SummaryMean,
-            final_norm: false,
-            dtype: "f32".to_owned(),
-        },
+        image: image_stage(),
+        feature: feature_stage(),
         observation: ObservationStage {
             revision: 1,
             source: Source::Images,

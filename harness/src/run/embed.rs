@@ -2,10 +2,11 @@
 
 use candle_core::{Device, Tensor};
 use ndarray::ArrayView3;
-use schema::{FeatureStage, ImageStage, Tokens};
+use schema::{BackboneRecord, FeatureStage, ImageStage, Tokens};
 
 use super::RunError;
 use crate::backbone::{Backbone, BackboneError, Dimensions, Tap, Wanted};
+use crate::resolve::Resolved;
 
 /// How an image becomes a vector.
 pub(super) struct Embedder<'a> {
@@ -16,6 +17,30 @@ pub(super) struct Embedder<'a> {
     pub(super) width: usize,
     /// Whether vectors are divided by their length.
     pub(super) normalise: bool,
+}
+
+/// From file to a square encoder input of that side.
+pub fn image_stage(side: usize, mean: [f32; 3], std: [f32; 3]) -> ImageStage {
+    let filter = "pillow-bicubic".to_owned();
+    ImageStage { revision: 1, resize: side, crop: side, filter, mean, std }
+}
+
+/// How a backbone's recipe makes a vector of an image.
+pub(super) fn stages(
+    resolved: &Resolved,
+    backbone: &BackboneRecord,
+    dtype: &str,
+) -> (ImageStage, FeatureStage) {
+    let preparation = &resolved.preparation;
+    let image = image_stage(preparation.resolution, preparation.mean, preparation.std);
+    let feature = FeatureStage {
+        revision: 1,
+        block: backbone.blocks - 1,
+        tokens: resolved.recipe.knn.tokens,
+        final_norm: resolved.recipe.knn.final_norm,
+        dtype: dtype.to_owned(),
+    };
+    (image, feature)
 }
 
 /// Width of the vector that a recipe makes of an encoder's tokens.

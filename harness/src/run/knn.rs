@@ -8,8 +8,8 @@ use std::time::Instant;
 use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
-    BackboneRecord, DataRecord, FeatureStage, ImageStage, KnnProtocol, MetricValue, PredictionRow,
-    Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead, VoteStage,
+    BackboneRecord, DataRecord, KnnProtocol, MetricValue, PredictionRow, Protocol, RunPlan,
+    SampleRows, Selection, Stages, TaskHead, VoteStage,
 };
 use tasks::data::{ImageNet, Registry, Sample};
 
@@ -53,27 +53,16 @@ pub(super) fn plan(
         name.push_str("+skip-bad-images");
     }
     name.push_str(&resolved.departures);
-    let preparation = &resolved.preparation;
+    let (image, feature) = embed::stages(resolved, backbone, dtype);
     let protocol = Protocol {
         name,
-        stages: Stages::Knn(KnnProtocol {
-            image: image_stage(preparation.resolution, preparation.mean, preparation.std),
-            feature: FeatureStage {
-                revision: 1,
-                block: backbone.blocks - 1,
-                tokens: resolved.recipe.knn.tokens,
-                final_norm: resolved.recipe.knn.final_norm,
-                dtype: dtype.to_owned(),
-            },
-            vote,
-            limit: data.limit,
-        }),
+        stages: Stages::Knn(KnnProtocol { image, feature, vote, limit: data.limit }),
     };
     let micro_batch = match host.batch_size() {
         BatchSize::Images(images) => images,
         BatchSize::Auto => {
             let dimensions = resolved.dimensions();
-            let side = preparation.resolution;
+            let side = resolved.preparation.resolution;
             EncoderSize::of(backbone, &dimensions, side, host.dtype).images(host.memory)
         }
     };
@@ -88,12 +77,6 @@ pub(super) fn plan(
         head_weights: None,
         micro_batch,
     })
-}
-
-/// From file to a square encoder input of that side.
-pub fn image_stage(side: usize, mean: [f32; 3], std: [f32; 3]) -> ImageStage {
-    let filter = "pillow-bicubic".to_owned();
-    ImageStage { revision: 1, resize: side, crop: side, filter, mean, std }
 }
 
 /// The vote stage; a list asked for must fit the train set, the protocol's own list is cut to it.

@@ -25,7 +25,7 @@ use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
 pub use dense::CheckpointError;
-pub use knn::image_stage;
+pub use embed::image_stage;
 pub use memory::{BatchSize, STANDARD};
 pub use session::{Report, Request, execute};
 

@@ -138,17 +138,14 @@ impl Run<'_> {
         let names: Vec<String> = probes.iter().map(|probe| self.name(probe)).collect();
         let key = self.plan.key();
         let at = |probe: &Probe, evaluation: usize| self.epochs(probe.task, evaluation);
-        let loaded = Progress::load(self.dir.folder(), &key, &mut probes, &names, at)?;
-        if let Some(progress) = &loaded {
+        let mut loaded = Progress::load(self.dir.folder(), &key, &mut probes, &names, at)?;
+        if let Some(progress) = &mut loaded {
             let done = progress.rows.len();
             self.host.reporter.say(format!(
                 "{}: goes on in evaluation {} with {done} rollouts made",
                 label(self.plan),
                 progress.evaluation + 1,
             ));
-        }
-        let mut loaded = loaded;
-        if let Some(progress) = &mut loaded {
             self.forget_pictured(progress);
         }
         let mut progress =
@@ -342,13 +339,14 @@ impl Run<'_> {
         self.sees_images() && first && episode < self.host.request.pictures
     }
 
-    /// Rollouts to be pictured are made again: their frames were not kept.
+    /// Rollouts to be pictured are made again: their frames were not kept. A task whose last evaluation came
+    /// before the one under way keeps its own: nothing makes them again.
     fn forget_pictured(&self, progress: &mut Progress) {
-        let last = |row: &EpisodeRow| {
-            let mut tasks = self.protocol.tasks.iter();
-            tasks.any(|task| task.name == row.task && task.epochs == row.epoch as usize)
-        };
-        progress.rows.retain(|row| !(last(row) && self.pictured(row.seed, row.episode as usize)));
+        let (tasks, evaluation) = (&self.protocol.tasks, progress.evaluation);
+        progress.rows.retain(|row| {
+            let pictured = self.pictured(row.seed, row.episode as usize);
+            !(pictured && ends(tasks, evaluation, row))
+        });
     }
 
     /// The rows in the order of evaluations, tasks, seeds and episodes.
@@ -400,6 +398,15 @@ impl Run<'_> {
     }
 }
 
+/// Whether a rollout is of its task's last evaluation, and that is the one with this index.
+fn ends(tasks: &[PolicyTask], evaluation: usize, row: &EpisodeRow) -> bool {
+    let task = tasks.iter().find(|task| task.name == row.task);
+    task.is_some_and(|task| {
+        task.evaluations.len() == evaluation + 1
+            && task.evaluations.last() == Some(&(row.epoch as usize))
+    })
+}
+
 fn same_episode(one: &EpisodeRow, other: &EpisodeRow) -> bool {
     let of = |row: &EpisodeRow| (row.seed, row.epoch, row.episode);
     one.task == other.task && of(one) == of(other)
@@ -422,6 +429,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Rollouts of a task that has fewer evaluations are not made again when a later one is gone on with.
+    #[test]
+    fn only_tasks_that_end_now_are_pictured_again() {
+        let suite = tasks::robot::suite("trifinger").unwrap();
+        let tasks = suite.setup(tasks::robot::Variant::Published).tasks;
+        let row = |task: &str, epoch| EpisodeRow {
+            task: task.to_owned(),
+            seed: 100,
+            epoch,
+            episode: 0,
+            score: 0.0,
+            reward: 0.0,
+            success: None,
+            steps: 5,
+        };
+        let (reach, moved) = (row("reach_cube", 100), row("move_cube", 1000));
+        assert!(ends(&tasks, 19, &reach) && !ends(&tasks, 19, &row("reach_cube", 95)));
+        assert!(!ends(&tasks, 20, &reach) && !ends(&tasks, 39, &reach));
+        assert!(ends(&tasks, 39, &moved) && !ends(&tasks, 19, &row("move_cube", 500)));
+    }
 
     proptest! {
         #[test]

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use schema::{
-    BackboneRecord, DataRecord, FeatureStage, ObservationStage, PolicyProtocol, PolicyTask,
-    PolicyTraining, Protocol, Render, RolloutStage, RunPlan, SimulatorStage, Source, SplitRecord,
-    Stages, TaskHead,
+    BackboneRecord, DataRecord, ObservationStage, PolicyProtocol, PolicyTask, PolicyTraining,
+    Protocol, Render, RolloutStage, RunPlan, SimulatorStage, Source, SplitRecord, Stages, TaskHead,
 };
 use tasks::robot::{Demonstrations, Origin, Suite, Variant, suite};
 
 use super::data::Lesson;
 use crate::resolve::Resolved;
 use crate::run::RunError;
-use crate::run::knn::image_stage;
+use crate::run::embed;
 use crate::run::memory::{BatchSize, STANDARD};
 use crate::run::session::Host;
 use crate::simulators::Simulators;
@@ -287,17 +286,11 @@ pub(in crate::run) fn plan(
     if together != STANDARD {
         name.push_str(&format!("+together={together}"));
     }
-    let preparation = &resolved.preparation;
+    let (image, feature) = embed::stages(resolved, backbone, dtype);
     let source = if resolved.is_state() { Source::State } else { Source::Images };
     let protocol = PolicyProtocol {
-        image: image_stage(preparation.resolution, preparation.mean, preparation.std),
-        feature: FeatureStage {
-            revision: 1,
-            block: backbone.blocks - 1,
-            tokens: resolved.recipe.knn.tokens,
-            final_norm: resolved.recipe.knn.final_norm,
-            dtype: dtype.to_owned(),
-        },
+        image,
+        feature,
         observation: ObservationStage {
             revision: 1,
             source,
