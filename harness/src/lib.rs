@@ -21,4 +21,5 @@ pub mod resolve;
 pub mod run;
 pub mod simulators;
 pub mod stream;
+mod subprocess;
 pub mod weights;

@@ -1,35 +1,26 @@
 //! One Python process: a JSON line for each request, a JSON line for each answer.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::io::{BufRead, Read};
+use std::process::Command;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Target, WorkerError};
-use crate::interrupt;
+use crate::subprocess::{Silence, Subprocess};
 
 const SCRIPT: &str = include_str!("worker.py");
-/// Lines of stderr kept for an error.
-const KEPT: usize = 15;
 /// How long an interrupted request may still take.
 const GRACE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(50);
 /// Longest answer; an answer is a few shapes, or a traceback.
 const LONGEST: u64 = 1 << 20;
 
 /// A running worker. It ends when this is dropped.
 pub(super) struct Process {
     pub(super) backbone: String,
-    child: Child,
-    requests: Option<ChildStdin>,
-    answers: Receiver<String>,
-    said: Arc<Mutex<VecDeque<String>>>,
+    process: Subprocess<String>,
 }
 
 /// What the worker says.
@@ -58,34 +49,14 @@ impl Process {
             return Err(WorkerError::NoFile(target.file.clone()));
         }
         let python = interpreter();
-        let mut child = Command::new(&python)
-            .args(["-u", "-c", SCRIPT])
-            .arg(&target.file)
-            .arg(&target.function)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| WorkerError::Start { python, source })?;
-        let said = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stderr) = child.stderr.take() {
-            let said = Arc::clone(&said);
-            std::thread::spawn(move || keep_last(stderr, &said));
-        }
-        let (sender, answers) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
-                let mut stdout = BufReader::new(stdout);
-                let mut line = String::new();
-                while let Ok(1..) = (&mut stdout).take(LONGEST).read_line(&mut line) {
-                    if sender.send(std::mem::take(&mut line)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        let requests = child.stdin.take();
-        Ok(Self { backbone: target.to_string(), child, requests, answers, said })
+        let mut command = Command::new(&python);
+        command.args(["-u", "-c", SCRIPT]).arg(&target.file).arg(&target.function);
+        let process = Subprocess::start(&mut command, |stdout| {
+            let mut line = String::new();
+            matches!(stdout.take(LONGEST).read_line(&mut line), Ok(1..)).then_some(line)
+        });
+        let process = process.map_err(|source| WorkerError::Start { python, source })?;
+        Ok(Self { backbone: target.to_string(), process })
     }
 
     /// Asks for something and waits for the answer.
@@ -96,14 +67,10 @@ impl Process {
         patience: Duration,
     ) -> Result<T, WorkerError> {
         let line = format!("{request}\n");
-        let sent = self
-            .requests
-            .as_mut()
-            .map(|pipe| pipe.write_all(line.as_bytes()).and_then(|()| pipe.flush()));
-        match sent {
-            Some(Ok(())) => self.answer(doing, patience),
-            _ => Err(self.died(doing)),
-        }
+        self.process
+            .send(&[line.as_bytes()])
+            .map_err(|silence| self.silent(silence, doing, patience))?;
+        self.answer(doing, patience)
     }
 
     /// Waits for an answer.
@@ -112,31 +79,8 @@ impl Process {
         doing: &'static str,
         patience: Duration,
     ) -> Result<T, WorkerError> {
-        let began = Instant::now();
-        let mut stopping: Option<Instant> = None;
-        let line = loop {
-            match self.answers.recv_timeout(POLL) {
-                Ok(line) => break line,
-                Err(RecvTimeoutError::Disconnected) => return Err(self.died(doing)),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if interrupt::requested() {
-                let since = stopping.get_or_insert_with(Instant::now);
-                if since.elapsed() > GRACE {
-                    self.end();
-                    return Err(WorkerError::Interrupted);
-                }
-            }
-            if began.elapsed() > patience {
-                self.end();
-                return Err(WorkerError::Hung {
-                    backbone: self.backbone.clone(),
-                    doing,
-                    after: patience,
-                    said: self.said(),
-                });
-            }
-        };
+        let line = self.process.receive(patience, GRACE);
+        let line = line.map_err(|silence| self.silent(silence, doing, patience))?;
         let unreadable =
             |why: String| WorkerError::Answer { backbone: self.backbone.clone(), doing, why };
         match serde_json::from_str(&line).map_err(|e| unreadable(e.to_string()))? {
@@ -147,48 +91,17 @@ impl Process {
         }
     }
 
-    fn died(&mut self, doing: &'static str) -> WorkerError {
-        // Its pipes close a moment before it can be waited for.
-        let began = Instant::now();
-        let mut status = None;
-        while status.is_none() && began.elapsed() < Duration::from_secs(2) {
-            status = self.child.try_wait().ok().flatten();
-            std::thread::sleep(Duration::from_millis(10));
+    fn silent(&self, silence: Silence, doing: &'static str, after: Duration) -> WorkerError {
+        let (backbone, said) = (self.backbone.clone(), self.process.said());
+        match silence {
+            Silence::Died(status) => WorkerError::Died { backbone, doing, status, said },
+            Silence::Hung => WorkerError::Hung { backbone, doing, after, said },
+            Silence::Interrupted => WorkerError::Interrupted,
         }
-        self.end();
-        let status = status.map_or_else(|| "its pipe closed".to_owned(), |s| s.to_string());
-        let (backbone, said) = (self.backbone.clone(), self.said());
-        WorkerError::Died { backbone, doing, status, said }
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Ends the process and waits for it.
     pub(super) fn end(&mut self) {
-        self.requests = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn keep_last(stderr: impl Read, said: &Mutex<VecDeque<String>>) {
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    while let Ok(1..) = (&mut reader).take(LONGEST).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() == KEPT {
-            said.pop_front();
-        }
-        said.push_back(text);
-        line.clear();
+        self.process.end();
     }
 }

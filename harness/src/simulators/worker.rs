@@ -3,37 +3,27 @@
 //! A frame is the length of a JSON object (u32, little-endian), the object, then its payload of
 //! `bytes` bytes.
 
-use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::SimulatorError;
-use crate::interrupt;
+use crate::subprocess::{Silence, Subprocess};
 
 /// Longest JSON object of a frame, in bytes.
 const HEADER: u32 = 1 << 20;
 /// Longest payload, in bytes.
 const PAYLOAD: u64 = 1 << 28;
-/// Lines of stderr kept for an error.
-const KEPT: usize = 15;
-const LINE: u64 = 1 << 16;
-const POLL: Duration = Duration::from_millis(50);
 /// How long an interrupted request may still take.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A running worker. It ends when this is dropped.
 pub(super) struct Worker {
-    child: Child,
-    requests: Option<ChildStdin>,
-    answers: Receiver<io::Result<Frame>>,
-    said: Arc<Mutex<VecDeque<String>>>,
+    process: Subprocess<io::Result<Frame>>,
 }
 
 /// An answer.
@@ -55,36 +45,19 @@ impl Worker {
         command
             .args(["-u", "-m", "pixio_simulators"])
             .env("PYTHONPATH", package)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        // After a frame that cannot be read nothing more can.
+        let mut torn = false;
+        let process = Subprocess::start(&mut command, move |stdout| {
+            if torn {
+                return None;
+            }
+            let frame = read_frame(stdout).transpose();
+            torn = matches!(frame, Some(Err(_)));
+            frame
+        });
         let start = |source| SimulatorError::Start { python: python.to_path_buf(), source };
-        let mut child = command.spawn().map_err(start)?;
-        let said = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stderr) = child.stderr.take() {
-            let said = Arc::clone(&said);
-            std::thread::spawn(move || keep_last(stderr, &said));
-        }
-        let (sender, answers) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
-                let mut stdout = BufReader::with_capacity(1 << 18, stdout);
-                loop {
-                    let frame = match read_frame(&mut stdout) {
-                        Ok(None) => return,
-                        Ok(Some(frame)) => Ok(frame),
-                        Err(error) => Err(error),
-                    };
-                    let last = frame.is_err();
-                    if sender.send(frame).is_err() || last {
-                        return;
-                    }
-                }
-            });
-        }
-        let requests = child.stdin.take();
-        Ok(Self { child, requests, answers, said })
+        Ok(Self { process: process.map_err(start)? })
     }
 
     /// Sends a request without waiting for its answer.
@@ -99,16 +72,9 @@ impl Worker {
             request["bytes"] = json!(payload.len());
         }
         let text = request.to_string();
-        let sent = self.requests.as_mut().map(|pipe| {
-            pipe.write_all(&(text.len() as u32).to_le_bytes())?;
-            pipe.write_all(text.as_bytes())?;
-            pipe.write_all(payload)?;
-            pipe.flush()
-        });
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(self.died(doing)),
-        }
+        let length = (text.len() as u32).to_le_bytes();
+        let sent = self.process.send(&[&length, text.as_bytes(), payload]);
+        sent.map_err(|silence| self.silent(silence, doing, Duration::ZERO))
     }
 
     /// Waits for the next answer.
@@ -117,34 +83,12 @@ impl Worker {
         doing: &str,
         patience: Duration,
     ) -> Result<(Value, Vec<u8>), SimulatorError> {
-        let began = Instant::now();
-        let mut stopping: Option<Instant> = None;
-        let frame = loop {
-            match self.answers.recv_timeout(POLL) {
-                Ok(Ok(frame)) => break frame,
-                Ok(Err(error)) => {
-                    self.end();
-                    return Err(unusable(doing, error.to_string()));
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(self.died(doing)),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if interrupt::requested() {
-                let since = stopping.get_or_insert_with(Instant::now);
-                if since.elapsed() > GRACE {
-                    self.end();
-                    return Err(SimulatorError::Interrupted);
-                }
-            }
-            if began.elapsed() > patience {
-                self.end();
-                return Err(SimulatorError::Hung {
-                    doing: doing.to_owned(),
-                    after: patience,
-                    said: self.said(),
-                });
-            }
-        };
+        let frame = self.process.receive(patience, GRACE);
+        let frame = frame.map_err(|silence| self.silent(silence, doing, patience))?;
+        let frame = frame.map_err(|error| {
+            self.end();
+            unusable(doing, error.to_string())
+        })?;
         let header: Header = serde_json::from_value(frame.header)
             .map_err(|error| unusable(doing, error.to_string()))?;
         match (header.ok, header.fault) {
@@ -167,48 +111,29 @@ impl Worker {
 
     /// Tells it that nothing more is asked: it ends when it has closed its renderers.
     pub(super) fn close(&mut self) {
-        self.requests = None;
+        self.process.close();
     }
 
-    fn died(&mut self, doing: &str) -> SimulatorError {
-        // Its pipes close a moment before it can be waited for.
-        let began = Instant::now();
-        let mut status = None;
-        while status.is_none() && began.elapsed() < Duration::from_secs(2) {
-            status = self.child.try_wait().ok().flatten();
-            std::thread::sleep(Duration::from_millis(10));
+    fn silent(&self, silence: Silence, doing: &str, after: Duration) -> SimulatorError {
+        let (doing, said) = (doing.to_owned(), self.process.said());
+        match silence {
+            Silence::Died(status) => SimulatorError::Died { doing, status, said },
+            Silence::Hung => SimulatorError::Hung { doing, after, said },
+            Silence::Interrupted => SimulatorError::Interrupted,
         }
-        self.end();
-        // The pipe closes before everything said is read.
-        std::thread::sleep(Duration::from_millis(20));
-        let status = status.map_or_else(|| "its pipe closed".to_owned(), |s| s.to_string());
-        SimulatorError::Died { doing: doing.to_owned(), status, said: self.said() }
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Ends the process and waits for it.
     pub(super) fn end(&mut self) {
-        self.requests = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.end();
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         // A worker closes its renderers when its input ends; one that does not is killed.
-        self.requests = None;
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(2) {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-                _ => break,
-            }
-        }
-        self.end();
+        self.close();
+        self.process.wait(Duration::from_secs(2));
     }
 }
 
@@ -238,20 +163,6 @@ fn read_frame(input: &mut impl Read) -> io::Result<Option<Frame>> {
     let mut payload = vec![0; bytes as usize];
     input.read_exact(&mut payload)?;
     Ok(Some(Frame { header, payload }))
-}
-
-fn keep_last(stderr: impl Read, said: &Mutex<VecDeque<String>>) {
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    while let Ok(1..) = (&mut reader).take(LINE).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() == KEPT {
-            said.pop_front();
-        }
-        said.push_back(text);
-        line.clear();
-    }
 }
 
 #[cfg(test)]
