@@ -294,7 +294,7 @@ pub(in crate::run) fn plan(
         observation: ObservationStage {
             revision: 1,
             source,
-            // A state has velocities: it needs no history, and cloned from one a policy repeats itself.
+            // A state has velocities: it needs no history.
             frames: if source == Source::State { 1 } else { data.suite.frames },
             proprioception: data.suite.proprio && source == Source::Images,
         },
