@@ -82,6 +82,18 @@ impl Wanted {
         summary_norm: false,
         pooled: false,
     };
+
+    /// What either wants.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            patches: self.patches || other.patches,
+            patches_norm: self.patches_norm || other.patches_norm,
+            summary: self.summary || other.summary,
+            summary_norm: self.summary_norm || other.summary_norm,
+            pooled: self.pooled || other.pooled,
+        }
+    }
 }
 
 /// The tokens after one block; a field is `None` when it was not wanted or the encoder has no such

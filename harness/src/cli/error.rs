@@ -141,6 +141,10 @@ impl CliError {
                 RunError::NoGrid { .. } => one(
                     "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
                 ),
+                RunError::Set { near: names, .. } => match names.first() {
+                    Some(first) => vec![format!("did you mean {first:?}?")],
+                    None => Vec::new(),
+                },
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {

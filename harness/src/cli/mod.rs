@@ -11,6 +11,7 @@ mod demos;
 mod doctor;
 mod error;
 mod features;
+pub mod options;
 mod plot;
 mod report;
 mod run;

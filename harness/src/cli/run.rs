@@ -1,8 +1,9 @@
-use super::args::{AllArgs, RunArgs, RunOptions};
+use super::args::{AllArgs, RunArgs};
+use super::options::RunOptions;
 use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
 use crate::progress::Reporter;
 use crate::registry::nearest;
-use crate::run::{Report, Request, execute, parse_cell, select_cells};
+use crate::run::{Cell, Report, Request, RunError, execute, parse_cell, select_cells};
 
 /// The backbone of `--sample` when none is given.
 const SAMPLE_BACKBONE: &str = "random:pixio-nano";
@@ -19,24 +20,23 @@ pub(super) fn all(args: AllArgs, reporter: &Reporter) -> Result<u8, CliError> {
     }
     let named = args.options.data.iter().map(|(name, _)| name.clone());
     let required = args.tasks.iter().cloned().chain(named).collect();
-    let mut request = request(args.options.clone(), cells, required)?;
-    if request.sample && !request.backbones.iter().any(|spec| spec == FLOOR) {
-        request.backbones.push(FLOOR.to_owned());
-    }
+    let floor = args.options.sample.then_some(FLOOR);
+    let request = request(args.options.clone(), &cells, required, floor)?;
     finish(execute(&request, reporter)?, &args.options, reporter)
 }
 
 pub(super) fn run(args: RunArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let cells = args.cells.iter().map(|cell| parse_cell(cell)).collect::<Result<Vec<_>, _>>()?;
     let required = cells.iter().map(|cell| cell.dataset.clone()).collect();
-    let request = request(args.options.clone(), cells, required)?;
+    let request = request(args.options.clone(), &cells, required, None)?;
     finish(execute(&request, reporter)?, &args.options, reporter)
 }
 
 fn request(
     options: RunOptions,
-    cells: Vec<schema::TaskHead>,
+    tasks: &[schema::TaskHead],
     required: Vec<String>,
+    floor: Option<&str>,
 ) -> Result<Request, CliError> {
     let known = tasks::data::Registry::builtin()?;
     for (name, _) in &options.data {
@@ -45,18 +45,29 @@ fn request(
             return Err(CliError::UnknownDataset { name: name.clone(), near });
         }
     }
-    let standard = if options.sample { "sample" } else { "pixio" };
+    let settings = options.settings();
     let mut backbones = options.backbone;
     if backbones.is_empty() && options.sample {
         backbones.push(SAMPLE_BACKBONE.to_owned());
     }
+    if backbones.is_empty() {
+        return Err(RunError::NoBackbone.into());
+    }
+    if let Some(floor) = floor.filter(|floor| !backbones.iter().any(|spec| spec == floor)) {
+        backbones.push(floor.to_owned());
+    }
+    let cell = |backbone: &String, task: &schema::TaskHead| Cell {
+        backbone: backbone.clone(),
+        overrides: Vec::new(),
+        task: task.clone(),
+        settings: settings.clone(),
+    };
+    let cells = backbones.iter().flat_map(|b| tasks.iter().map(move |task| cell(b, task)));
     Ok(Request {
-        backbones,
-        cells,
+        cells: cells.collect(),
         required,
         data: options.data,
         sample: options.sample,
-        protocol: options.protocol.unwrap_or_else(|| standard.to_owned()),
         out: options.out,
         source: options.source.options(),
         device: options.compute.device,
@@ -64,12 +75,7 @@ fn request(
         batch_size: options.batch_size,
         memory: options.memory_gb.map(|gigabytes| (gigabytes * 1e9) as u64),
         workers: options.compute.workers,
-        seed: options.seed,
-        limit: options.limit,
-        k: options.k,
-        temperature: options.temperature,
         skip_bad_images: options.skip_bad_images,
-        epochs: options.epochs,
         head_weights: options.head_weights,
         labels: options.labels,
         kept_bytes: (options.cache_gb * 1e9) as u64,

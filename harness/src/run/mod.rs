@@ -1,12 +1,16 @@
 //! Running cells of the benchmark: plan everything, then carry it out, one record a cell.
 
+mod cell;
 mod dense;
 mod embed;
 mod extract;
 mod knn;
 mod memory;
 mod policy;
+mod prepare;
+mod request;
 mod session;
+mod set;
 mod streams;
 
 use std::path::PathBuf;
@@ -24,10 +28,12 @@ use crate::resolve::ResolveError;
 use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
+pub use cell::{Cell, Settings, TokenChoice};
 pub use dense::CheckpointError;
 pub use embed::image_stage;
 pub use memory::{BatchSize, STANDARD};
-pub use session::{Report, Request, execute};
+pub use request::{Report, Request};
+pub use session::execute;
 
 /// Every cell this version can run, as data set and head.
 pub static CELLS: &[(&str, &str)] = &[
@@ -81,6 +87,26 @@ pub enum RunError {
         backbone: String,
         /// The tasks.
         tasks: String,
+    },
+    /// A setting that does not go with the backbone or the head.
+    #[error("{what} {value}: {why}")]
+    Setting {
+        /// As on the command line, without dashes.
+        what: &'static str,
+        /// As given.
+        value: String,
+        /// What is there.
+        why: String,
+    },
+    /// `--set` with a value that the protocol does not have.
+    #[error("--set {given}: {why}")]
+    Set {
+        /// As given.
+        given: String,
+        /// What is wrong.
+        why: String,
+        /// Near names, best first.
+        near: Vec<String>,
     },
     /// More neighbours than train samples.
     #[error("k = {k} is larger than the train set of {train} samples in {}", folder.display())]
