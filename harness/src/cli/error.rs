@@ -154,7 +154,7 @@ impl CliError {
             Self::RunId(_) => {
                 one("`pixio-eval runs` lists every run; its id ends its folder's name")
             }
-            Self::Run(error) => match error {
+            Self::Run(error) => match error.inner() {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
                 RunError::Cache(_) => {
                     one("PIXIO_EVAL_CACHE chooses another folder for kept features")

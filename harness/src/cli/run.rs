@@ -2,13 +2,13 @@ use schema::TaskHead;
 
 use super::args::{AllArgs, RunArgs};
 use super::options::{CommonOptions, RunOptions};
-use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
+use super::{CliError, EXIT_DONE, EXIT_FAILED, print, print_json};
 use crate::progress::Reporter;
 use crate::device;
 use crate::run::{
     Cell, Report, Request, RunError, execute, outline, parse_cell, select_cells,
 };
-use crate::sweep::preflight::preflight;
+use crate::sweep::preflight::{cells, preflight};
 
 /// The backbone of `--sample` when none is given.
 const SAMPLE_BACKBONE: &str = "random:pixio-nano";
@@ -41,7 +41,7 @@ fn carry_out(request: &Request, options: &RunOptions, reporter: &Reporter) -> Re
     if options.common.dry_run {
         let request = Request { required: Vec::new(), ..request.clone() };
         let device = device::name(&device::open(request.device).map_err(RunError::from)?);
-        return dry_run(&request, &[device], reporter);
+        return dry_run(&request, &[device], options.common.json, reporter);
     }
     let report = execute(request, reporter)?;
     finish(report, &options.common, reporter)
@@ -51,11 +51,15 @@ fn carry_out(request: &Request, options: &RunOptions, reporter: &Reporter) -> Re
 pub(super) fn dry_run(
     request: &Request,
     devices: &[String],
+    json: bool,
     reporter: &Reporter,
 ) -> Result<u8, CliError> {
     let outlines = outline(request, true, reporter)?;
     let found = preflight(request, &outlines, devices)?;
-    print(found.text.as_bytes())?;
+    match json {
+        true => print_json(&cells(request, &outlines))?,
+        false => print(found.text.as_bytes())?,
+    }
     match found.missing.is_empty() {
         true => Ok(EXIT_DONE),
         false => Err(CliError::Preflight(found.missing.join(", "))),

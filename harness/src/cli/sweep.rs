@@ -111,12 +111,14 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
         }
     }
     reporter.say(format!(
-        "{}: {} combinations, {} excluded, {} that a head does not tell apart: {} cells",
+        "{}: {} cells of {} combinations ({} without such a head, {} left out by rules, {} that a head does \
+         not tell apart)",
         sweep.name,
+        expanded.cells.len(),
         expanded.combinations,
-        expanded.excluded + expanded.without_head,
+        expanded.without_head,
+        expanded.excluded,
         expanded.merged,
-        expanded.cells.len()
     ));
     let mut required: Vec<String> =
         expanded.cells.iter().map(|cell| cell.task.dataset.clone()).collect();
@@ -130,7 +132,7 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
     let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
     if args.common.dry_run {
         request.required.clear();
-        return dry_run(&request, &names, reporter);
+        return dry_run(&request, &names, args.common.json, reporter);
     }
     let outlines = outline(&request, false, reporter)?;
     let name = args.name.clone().unwrap_or_else(|| sweep.name.clone());

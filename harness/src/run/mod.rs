@@ -93,6 +93,14 @@ pub enum RunError {
         /// The tasks.
         tasks: String,
     },
+    /// What is wrong with one of several cells.
+    #[error("{cell}: {source}")]
+    Cell {
+        /// Task and backbone.
+        cell: String,
+        /// What is wrong.
+        source: Box<RunError>,
+    },
     /// A setting that does not go with the backbone or the head.
     #[error("{what} {value}: {why}")]
     Setting {
@@ -287,6 +295,14 @@ impl From<BackboneError> for RunError {
 }
 
 impl RunError {
+    /// What is wrong, without which cell it is wrong with.
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::Cell { source, .. } => source.inner(),
+            error => error,
+        }
+    }
+
     /// Whether another process works on the run.
     pub fn is_in_use(&self) -> bool {
         matches!(self, Self::Checkpoint(CheckpointError::InUse { .. }))

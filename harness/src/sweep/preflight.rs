@@ -5,13 +5,53 @@ use std::fmt::Write;
 use std::path::Path;
 
 use schema::Stages;
+use serde::Serialize;
 use tasks::data::Registry;
 
 use super::SweepError;
 use super::plan::{costs, schedule};
 use super::schedule::{DeviceCost, Names, describe};
 use crate::locate;
-use crate::run::{Outlines, Request, RunError};
+use crate::run::{Outline, Outlines, Request, RunError};
+
+/// A run of a dry run, for programs.
+#[derive(Debug, Serialize)]
+pub struct DryCell {
+    /// The command that runs it alone, but for where things are.
+    pub command: Vec<String>,
+    /// Data set and head.
+    pub task: String,
+    /// Backbone.
+    pub backbone: String,
+    /// Its protocol.
+    pub protocol: String,
+    /// The run's key.
+    pub key: String,
+    /// Runs of one stream share the encoder's passes.
+    pub stream: String,
+    /// Whether it is done already.
+    pub done: bool,
+    /// Estimated seconds of the encoder, which the runs of a stream share, and of the head.
+    pub seconds: [f64; 2],
+}
+
+/// Every run that a request comes to.
+pub fn cells(request: &Request, outlines: &Outlines) -> Vec<DryCell> {
+    let cell = |run: &Outline| {
+        let cell = request.cells[run.cell].clone().normalised();
+        DryCell {
+            command: cell.arguments(),
+            task: run.plan.task.to_string(),
+            backbone: run.plan.backbone.name.clone(),
+            protocol: run.plan.protocol.name.clone(),
+            key: run.plan.key().0,
+            stream: run.stream.short().to_owned(),
+            done: run.finished,
+            seconds: [run.encode_seconds, run.head_seconds],
+        }
+    };
+    outlines.runs.iter().map(cell).collect()
+}
 
 /// What was found, in words.
 pub struct Preflight {
