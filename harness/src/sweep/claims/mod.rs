@@ -26,9 +26,9 @@
 //! # What is assumed of the folder
 //!
 //! - Creating a link (or, where there are no hard links, a file with `O_EXCL`) fails where the name
-//!   exists, whichever machine created it; a rename replaces a file as a whole. Local file systems,
-//!   NFS 3 and later, Lustre, GPFS and BeeGFS do so. Where it does not hold, two processes may take one
-//!   generation and do a cell twice at the same time.
+//!   exists, whichever machine created it; a rename replaces a file as a whole. POSIX asks for both, and
+//!   NFS keeps them across machines from version 3 on. Where they do not hold, two processes may take
+//!   one generation and do a cell twice at the same time.
 //! - A file or folder that is opened shows what other machines put there before (close-to-open, as
 //!   Linux's NFS client does unless mounted with `nocto`), or at worst what was there a third of
 //!   [`EXPIRY`] ago. Where views are older, a living holder may look dead and its cell be done twice at
