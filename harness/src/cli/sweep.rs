@@ -110,15 +110,22 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
             cell.settings.epochs = args.epochs.or(cell.settings.epochs);
         }
     }
+    let why = [
+        (expanded.without_head, "of heads that a data set does not have"),
+        (expanded.excluded, "left out by rules"),
+        (expanded.merged, "that a head does not tell apart"),
+    ];
+    let why: Vec<String> = why
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, why)| format!("{count} {why}"))
+        .collect();
+    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
     reporter.say(format!(
-        "{}: {} cells of {} combinations ({} without such a head, {} left out by rules, {} that a head does \
-         not tell apart)",
+        "{}: {} cells of {} combinations{why}",
         sweep.name,
         expanded.cells.len(),
-        expanded.combinations,
-        expanded.without_head,
-        expanded.excluded,
-        expanded.merged,
+        expanded.combinations
     ));
     let mut required: Vec<String> =
         expanded.cells.iter().map(|cell| cell.task.dataset.clone()).collect();

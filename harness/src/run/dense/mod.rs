@@ -247,7 +247,12 @@ pub(super) fn work(plan: &RunPlan, data: &Opened) -> Result<Work, RunError> {
 /// A finished probe's numbers.
 pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
     let Trained { curve, rows, spent, changes } = trained;
-    let seconds = [("encode", spent.encode), ("train", spent.train), ("validate", spent.validate)];
+    let seconds = [
+        ("encode", spent.encode),
+        ("train", spent.train),
+        ("validate", spent.validate),
+        ("write", spent.write),
+    ];
     let left_out = left_out(&curve, &rows);
     Measured {
         metrics: metrics(&curve),
