@@ -1,0 +1,3 @@
+//! Sweeps: grids of cells that share passes of an encoder.
+
+pub mod schedule;
