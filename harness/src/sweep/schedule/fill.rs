@@ -97,17 +97,18 @@ fn whole(problem: &Problem, place: usize, goal: Goal) -> Left {
 }
 
 /// A stream whose units divide its pass, in so many or, for its memory, more of them, the longest last.
-/// Each probe goes to the shortest piece that has memory for it.
+/// Each probe goes to the shortest piece that has memory for it on the smallest device that could hold
+/// every probe alone: more pieces cost little, and more devices can take them.
 fn divided(problem: &Problem, place: usize, shares: usize) -> Vec<Piece> {
     let stream = &problem.streams[place];
     let memory = stream.shared_memory;
     let empty = Piece { stream: place, probes: vec![], seconds: 0.0, memory, least_speed: 0.0 };
+    let level = stream.probes.iter().map(|probe| probe.level).fold(stream.level, usize::max);
+    let most = problem.devices.memories[level];
     let mut pieces = vec![empty.clone(); shares];
     for (place, probe) in stream.probes.iter().enumerate() {
         let memory = |piece: &Piece| piece.memory.saturating_add(probe.memory);
-        let fits = |piece: &&mut Piece| {
-            piece.probes.is_empty() || memory(piece) <= problem.devices.largest()
-        };
+        let fits = |piece: &&mut Piece| piece.probes.is_empty() || memory(piece) <= most;
         let shortest =
             pieces.iter_mut().filter(fits).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
         let piece = match shortest {
