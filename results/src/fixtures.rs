@@ -31,6 +31,7 @@ fn feature_stage() -> FeatureStage {
         revision: 1,
         block: 11,
         tokens: Tokens::SummaryMean,
+        class_tokens: None,
         final_norm: false,
         dtype: "f32".to_owned(),
     }
@@ -75,6 +76,7 @@ pub fn plan(backbone: &str) -> RunPlan {
         },
         seed: 0,
         head_weights: None,
+        stream_seed: None,
         skip_bad_images: false,
         micro_batch: 16,
     }
@@ -213,6 +215,7 @@ fn dense_protocol(depth: bool, head: &str) -> DenseProtocol {
             revision: 1,
             blocks: if linear { vec![11] } else { vec![2, 5, 8, 11] },
             summary: true,
+            class_tokens: None,
             dtype: "f32".to_owned(),
         },
         head: if linear { HeadStage::Linear { revision: 1 } } else { dpt },

@@ -34,6 +34,7 @@ fn protocol() -> PolicyProtocol {
             revision: 1,
             block: 0,
             tokens: Tokens::SummaryMean,
+            class_tokens: None,
             final_norm: true,
             dtype: "f32".to_owned(),
         },

@@ -52,6 +52,9 @@ pub struct DenseFeatureStage {
     pub blocks: Vec<usize>,
     /// Whether the summary mean is joined.
     pub summary: bool,
+    /// How many of the summary tokens are averaged, from the first; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_tokens: Option<usize>,
     /// `f32`, `bf16` or `f16`: the autocast type of the encoder and the head.
     pub dtype: String,
 }

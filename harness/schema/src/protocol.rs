@@ -79,6 +79,8 @@ pub enum Tokens {
     SummaryMean,
     /// Mean of the patch tokens, for encoders without summary tokens.
     PatchMean,
+    /// Mean of the patch tokens, joined with the mean of the summary tokens.
+    PatchAndSummaryMean,
     /// Mean of the tokens of the encoder's own output head (a pooling head, a neck), which follows the final
     /// norm.
     Pooled,
@@ -93,6 +95,9 @@ pub struct FeatureStage {
     pub block: usize,
     /// Which tokens.
     pub tokens: Tokens,
+    /// How many of the summary tokens are averaged, from the first; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_tokens: Option<usize>,
     /// Whether the encoder's final norm is applied first.
     pub final_norm: bool,
     /// `f32`, `bf16` or `f16`: the autocast type of the encoder.
@@ -130,6 +135,7 @@ mod tests {
                     revision: 1,
                     block: 11,
                     tokens: Tokens::SummaryMean,
+                    class_tokens: None,
                     final_norm: false,
                     dtype: "f32".to_owned(),
                 },

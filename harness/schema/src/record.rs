@@ -67,8 +67,11 @@ pub struct RunPlan {
     pub protocol_fingerprint: Fingerprint,
     /// The data.
     pub data: DataRecord,
-    /// Seed of the head, and of `limit`'s shuffle.
+    /// Seed of the head.
     pub seed: u64,
+    /// Seed of the stream (order, crops, `limit`'s shuffle), where it is not the head's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_seed: Option<u64>,
     /// Whether unreadable images are left out (and listed in the outcome) instead of ending the run.
     #[serde(default)]
     pub skip_bad_images: bool,
@@ -81,9 +84,9 @@ pub struct RunPlan {
 
 impl RunPlan {
     /// Hash over what decides the result: task, backbone identity, protocol, data fingerprint and
-    /// seed. Device, micro-batch and paths are not part of it.
+    /// seeds. Device, micro-batch and paths are not part of it.
     pub fn key(&self) -> Fingerprint {
-        fingerprint(&(
+        let decides = (
             &self.task,
             &self.backbone.identity,
             &self.protocol_fingerprint,
@@ -92,7 +95,17 @@ impl RunPlan {
             self.seed,
             self.skip_bad_images,
             &self.head_weights,
-        ))
+        );
+        match self.stream_seed {
+            None => fingerprint(&decides),
+            // Keys of runs with one seed stay what they were before there were two.
+            Some(stream) => fingerprint(&(decides, stream)),
+        }
+    }
+
+    /// Seed of the stream: order, crops, `limit`'s shuffle.
+    pub fn stream_seed(&self) -> u64 {
+        self.stream_seed.unwrap_or(self.seed)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod clip;
 mod config;
+mod counted;
 mod depth_anything;
 mod dinov2;
 mod dinov3;
@@ -30,6 +31,8 @@ mod vit;
 
 use candle_core::{DType, Device, Tensor};
 
+pub(crate) use counted::Counted;
+pub use counted::encoded;
 pub(crate) use encoder::evaluation_side;
 
 use crate::python::WorkerError;
@@ -82,6 +85,18 @@ impl Wanted {
         summary_norm: false,
         pooled: false,
     };
+
+    /// What either wants.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            patches: self.patches || other.patches,
+            patches_norm: self.patches_norm || other.patches_norm,
+            summary: self.summary || other.summary,
+            summary_norm: self.summary_norm || other.summary_norm,
+            pooled: self.pooled || other.pooled,
+        }
+    }
 }
 
 /// The tokens after one block; a field is `None` when it was not wanted or the encoder has no such

@@ -94,6 +94,11 @@ impl Bank {
         }
     }
 
+    /// Whether a shard's file is there, whatever is in it.
+    pub fn has(&self, split: &str, range: &Range<usize>) -> bool {
+        self.set.folder().join(name(split, range)).is_file()
+    }
+
     /// Writes a whole shard.
     ///
     /// # Errors
@@ -145,6 +150,7 @@ mod tests {
                 revision: 1,
                 block: 0,
                 tokens: Tokens::SummaryMean,
+                class_tokens: None,
                 final_norm: false,
                 dtype: "f32".to_owned(),
             },

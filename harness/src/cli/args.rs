@@ -5,14 +5,9 @@
 
 use std::path::PathBuf;
 
-use candle_core::DType;
 use clap::{Args, Parser, Subcommand};
-use tasks::dense::LabelForm;
 
-use crate::device::{DeviceChoice, parse_dtype};
-use crate::resolve::{Override, SourceOptions};
-use crate::run::BatchSize;
-use crate::weights::Rule;
+use super::options::{BackboneArgs, ComputeArgs, OwnArgs, RunOptions, named_folder, positive};
 
 /// How good is a frozen vision backbone?
 #[derive(Debug, Parser)]
@@ -37,6 +32,11 @@ pub enum Command {
     All(AllArgs),
     /// Run named tasks, for example imagenet1k/knn
     Run(RunArgs),
+    /// Run a grid of cells from a file, sharing passes, on many devices or a cluster
+    Sweep(super::sweep::SweepArgs),
+    /// What a sweep starts: works on its units until nothing is left
+    #[command(hide = true)]
+    Work(super::sweep::WorkArgs),
     /// Print results as a table
     Table(TableArgs),
     /// Compare backbones on the same images: intervals, p-values, ranks
@@ -68,133 +68,6 @@ pub enum Command {
     Demos(super::demos::DemosCommand),
     /// Check what this machine and this build can do
     Doctor(DoctorArgs),
-}
-
-/// Where more names of backbones are.
-#[derive(Args, Clone, Debug)]
-pub struct OwnArgs {
-    /// A file of your own backbones, [backbone.NAME] tables as in backbones.toml
-    #[arg(long, value_name = "FILE", env = "PIXIO_EVAL_BACKBONES", hide_env_values = true)]
-    pub backbones: Option<PathBuf>,
-}
-
-/// Which encoder.
-#[derive(Args, Clone, Debug)]
-pub struct BackboneArgs {
-    /// Architecture of a single weights file: a name in `backbones list`, a family, or a config.json
-    #[arg(long, value_name = "NAME|FILE")]
-    pub arch: Option<String>,
-    /// A backbone's field in another value, for example resolution=224 or config.num_hidden_layers=6
-    /// (recipe.*, mean, std too); repeatable
-    #[arg(long = "override", value_name = "KEY=VALUE")]
-    pub overrides: Vec<Override>,
-    /// Names of a file's tensors: * is any text, put back in order; an empty TO leaves them out.
-    /// Applied in order; repeatable
-    #[arg(long, value_name = "FROM=TO")]
-    pub rename: Vec<Rule>,
-    #[command(flatten)]
-    /// Names of the user's own.
-    pub own: OwnArgs,
-    /// Never use the network
-    #[arg(long)]
-    pub offline: bool,
-}
-
-impl BackboneArgs {
-    /// The same for a resolver.
-    pub fn options(&self) -> SourceOptions {
-        SourceOptions {
-            arch: self.arch.clone(),
-            overrides: self.overrides.clone(),
-            rename: self.rename.clone(),
-            own: self.own.backbones.clone(),
-            offline: self.offline,
-        }
-    }
-}
-
-/// Where and how to compute.
-#[derive(Args, Clone, Debug)]
-pub struct ComputeArgs {
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: DeviceChoice,
-    /// f32, bf16 or f16 (default: bf16 on a GPU, f32 on the CPU)
-    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
-    pub dtype: Option<DType>,
-    /// Threads that decode images ahead of the encoder (default: all cores)
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub workers: Option<usize>,
-}
-
-/// What running tasks has in common.
-#[derive(Args, Clone, Debug)]
-pub struct RunOptions {
-    /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME, py:FILE.py:FUNCTION, pixels, or state
-    /// (robot tasks: the simulator's true state); repeatable
-    #[arg(long, value_name = "B")]
-    pub backbone: Vec<String>,
-    #[command(flatten)]
-    /// Which encoder.
-    pub source: BackboneArgs,
-    #[command(flatten)]
-    /// Where and how.
-    pub compute: ComputeArgs,
-    /// Images that go through the encoder, and through a head in training, at a time, or auto: as many
-    /// as memory allows (default: 16). The batch of a protocol stays what it is
-    #[arg(long, value_name = "N|auto", value_parser = batch_size)]
-    pub batch_size: Option<BatchSize>,
-    /// Memory to plan with, in GB (default: nine tenths of what is free on the device)
-    #[arg(long, value_name = "GB", value_parser = gigabytes)]
-    pub memory_gb: Option<f64>,
-    /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
-    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder, conflicts_with = "sample")]
-    pub data: Vec<(String, PathBuf)>,
-    /// Folder for results
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub out: PathBuf,
-    /// pixio, the published protocol; cortexbench-lite, robot tasks on a laptop; or sample, reduced
-    /// (default: sample with --sample, else pixio)
-    #[arg(long, value_name = "NAME", value_parser = ["pixio", "cortexbench-lite", "sample"])]
-    pub protocol: Option<String>,
-    /// Use small generated data sets instead of real ones, made on first use
-    #[arg(long)]
-    pub sample: bool,
-    /// Seed of heads and of --limit's shuffle
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
-    /// Use N samples of each split, drawn by the seed
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub limit: Option<usize>,
-    /// Passes over the training data, for trained heads; 0 evaluates the initial head (default: the
-    /// protocol's)
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<usize>,
-    /// Start from a saved head; with --epochs 0, evaluate it
-    #[arg(long, value_name = "FILE")]
-    pub head_weights: Option<PathBuf>,
-    /// How masks are stored when they do not tell: shifted (classes from 0) or original (from 1)
-    #[arg(long, value_name = "FORM", value_parser = label_form)]
-    pub labels: Option<LabelForm>,
-    /// Disk for validation features of depth and segmentation, kept over epochs and runs, in GB; 0
-    /// keeps none
-    #[arg(long, value_name = "GB", default_value = "20", value_parser = gigabytes)]
-    pub cache_gb: f64,
-    /// Validation images to draw beside their truth and prediction, in each run's folder
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub pictures: usize,
-    /// Numbers of neighbours for k-NN (default: the protocol's)
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
-    pub k: Vec<usize>,
-    /// Temperature of the k-NN vote (default: the protocol's 0.07)
-    #[arg(long, value_name = "T", value_parser = temperature)]
-    pub temperature: Option<f64>,
-    /// Leave unreadable images out, and say so in the result, instead of stopping
-    #[arg(long)]
-    pub skip_bad_images: bool,
-    /// Print results as JSON (the table's long form) instead of a table
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `pixio-eval all`.
@@ -442,51 +315,6 @@ pub enum Size {
     Exact(usize, usize),
 }
 
-pub(super) fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
-        Ok(number) => Ok(number),
-    }
-}
-
-fn batch_size(text: &str) -> Result<BatchSize, String> {
-    match text {
-        "auto" => Ok(BatchSize::Auto),
-        _ => positive(text).map(BatchSize::Images).map_err(|error| format!("{error}, or auto")),
-    }
-}
-
-fn gigabytes(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
-        _ => Err("expected a number, 0 or above".to_owned()),
-    }
-}
-
-fn label_form(text: &str) -> Result<LabelForm, String> {
-    match text {
-        "shifted" => Ok(LabelForm::Shifted),
-        "original" => Ok(LabelForm::Original),
-        _ => Err("expected shifted or original".to_owned()),
-    }
-}
-
-fn temperature(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
-        _ => Err("expected a number above 0".to_owned()),
-    }
-}
-
-pub(super) fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
-            Ok((name.to_owned(), PathBuf::from(folder)))
-        }
-        _ => Err("expected NAME=DIR, for example imagenet1k=/data/imagenet".to_owned()),
-    }
-}
-
 fn size(text: &str) -> Result<Size, String> {
     let number = |text: &str| positive(text).map_err(|e| format!("{e}, or HxW"));
     match text.split_once('x') {
@@ -511,8 +339,6 @@ mod tests {
         assert_eq!(size("256"), Ok(Size::Crop(256)));
         assert_eq!(size("256x384"), Ok(Size::Exact(256, 384)));
         assert!(size("256x").is_err() && size("0").is_err());
-        assert_eq!(temperature("0.07"), Ok(0.07));
-        assert!(["0", "-1", "nan", "inf", "cold"].iter().all(|text| temperature(text).is_err()));
         let (name, folder) = named_folder("imagenet1k=/a=b").unwrap();
         assert_eq!((name.as_str(), folder), ("imagenet1k", PathBuf::from("/a=b")));
         assert!(named_folder("/data").is_err());

@@ -171,6 +171,9 @@ fn text_card(name: &str, entry: &Entry, defaults: &Defaults) -> Result<String, C
         (schema::Tokens::SummaryMean, _) => {
             format!("mean of the class tokens of the last block, {norm} the final norm")
         }
+        (schema::Tokens::PatchAndSummaryMean, _) => {
+            format!("mean patch token joined with the mean class token, {norm} the final norm")
+        }
         (schema::Tokens::PatchMean, _) => {
             format!("mean of the patch tokens of the last block, {norm} the final norm")
         }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use tasks::robot::{Demonstrations, Origin, SUITES, Suite, suite};
 
-use super::args::positive;
+use super::options::positive;
 use super::{CliError, EXIT_DONE, print};
 use crate::device;
 use crate::locate;
@@ -18,7 +18,7 @@ pub enum DemosCommand {
     /// What demonstrations are there, by task
     List {
         /// Folder of a suite (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
-        #[arg(long, value_name = "NAME=DIR", value_parser = super::args::named_folder)]
+        #[arg(long, value_name = "NAME=DIR", value_parser = super::options::named_folder)]
         data: Vec<(String, PathBuf)>,
     },
     /// Let a scripted expert demonstrate a task. Results on such demonstrations are not comparable with
@@ -49,7 +49,7 @@ pub struct MakeArgs {
     #[arg(long, value_name = "HOW", default_value = "full", value_parser = ["full", "fast"])]
     pub render: String,
     /// Folder of a suite (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
-    #[arg(long, value_name = "NAME=DIR", value_parser = super::args::named_folder)]
+    #[arg(long, value_name = "NAME=DIR", value_parser = super::options::named_folder)]
     pub data: Vec<(String, PathBuf)>,
     /// Simulator processes (default: all cores)
     #[arg(long, value_name = "N", value_parser = positive)]

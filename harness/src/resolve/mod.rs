@@ -393,6 +393,7 @@ fn checked(resolved: Resolved) -> Result<Resolved, ResolveError> {
     let there = match resolved.recipe.knn.tokens {
         Tokens::SummaryMean => dimensions.summary_tokens > 0,
         Tokens::PatchMean => dimensions.patches,
+        Tokens::PatchAndSummaryMean => dimensions.patches && dimensions.summary_tokens > 0,
         Tokens::Pooled => dimensions.pooled.is_some(),
     };
     if !there {

@@ -40,7 +40,41 @@ impl FromStr for Override {
     }
 }
 
+impl std::fmt::Display for Override {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.given)
+    }
+}
+
+impl Serialize for Override {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.given)
+    }
+}
+
+impl<'de> Deserialize<'de> for Override {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl Override {
+    /// A number in another one's place.
+    pub fn number(key: &str, value: f64) -> Self {
+        let given = format!("{key}={value}");
+        Self { key: key.to_owned(), value: serde_json::json!(value), given }
+    }
+
+    /// What is changed, for example `resolution`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What it becomes.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
     /// Whether it changes the encoder rather than what goes in and comes out.
     fn is_config(&self) -> bool {
         self.key.starts_with("config.")

@@ -9,7 +9,7 @@ use ndarray::Array3;
 use tasks::image::ImageError;
 
 use super::RunError;
-use super::embed::Embedder;
+use super::embed::{Embedder, embed};
 use crate::backbone::Backbone;
 use crate::cache::{Bank, Claim};
 use crate::interrupt;
@@ -60,6 +60,9 @@ impl Images for Files<'_> {
 pub(super) struct Extraction<'a> {
     pub(super) embedder: &'a Embedder<'a>,
     pub(super) bank: &'a Bank,
+    /// Vectors of other kinds that are made of the same images, and where they are kept: a pass of the
+    /// encoder makes them too.
+    pub(super) others: &'a [(Embedder<'a>, Bank)],
     pub(super) micro_batch: usize,
     pub(super) workers: usize,
     pub(super) skip_bad_images: bool,
@@ -208,6 +211,11 @@ impl Extraction<'_> {
         let mut shards = missing.iter();
         let mut shard = shards.next().cloned().unwrap_or_default();
         let (mut pixels, mut batch, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        let beside = |shard: &Range<usize>| -> Vec<Beside<'_>> {
+            let lacks = self.others.iter().filter(|(_, bank)| !bank.has(split, shard));
+            lacks.map(|(kind, bank)| Beside { kind, bank, vectors: Vec::new() }).collect()
+        };
+        let mut others = beside(&shard);
         let take = |i: usize, image: Result<Vec<f32>, RunError>| -> Result<(), RunError> {
             let at = wanted[i];
             match image {
@@ -230,18 +238,25 @@ impl Extraction<'_> {
             }
             if !batch.is_empty() {
                 let pixels = std::mem::take(&mut pixels);
-                let features = self.embedder.embed(backbone, pixels, batch.len())?;
+                let kinds: Vec<&Embedder<'_>> =
+                    std::iter::once(self.embedder).chain(others.iter().map(|o| o.kind)).collect();
+                let mut made = embed(backbone, pixels, batch.len(), &kinds)?.into_iter();
+                let features = made.next().unwrap_or_default();
                 for (at, row) in batch.drain(..).zip(features.chunks_exact(self.embedder.width)) {
                     rows.put(at, row);
                 }
+                others.iter_mut().zip(made).for_each(|(other, made)| other.vectors.extend(made));
             }
             bar.set((done + i) as u64 + 1);
             if shard_ends {
                 if left_out.last().is_none_or(|&last| last < shard.start) {
                     self.bank.write(split, &shard, rows.of(&shard))?;
+                    let mut others = others.iter();
+                    others.try_for_each(|o| o.bank.write(split, &shard, &o.vectors))?;
                 }
                 drop(claims.remove(0));
                 shard = shards.next().cloned().unwrap_or_default();
+                others = beside(&shard);
             }
             let last = i + 1 == wanted.len();
             if interrupt::requested() && !last { Err(RunError::Interrupted) } else { Ok(()) }
@@ -254,6 +269,13 @@ impl Extraction<'_> {
 
 fn unreadable(error: &RunError) -> bool {
     matches!(error, RunError::Image(error) if !matches!(error, ImageError::Io { .. }))
+}
+
+/// Vectors of another kind of the shard under way.
+struct Beside<'a> {
+    kind: &'a Embedder<'a>,
+    bank: &'a Bank,
+    vectors: Vec<f32>,
 }
 
 /// What filling the missing shards took.

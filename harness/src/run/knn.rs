@@ -8,16 +8,19 @@ use std::time::Instant;
 use candle_core::Device;
 use heads::knn::{Features, Knn, KnnError};
 use schema::{
-    BackboneRecord, DataRecord, KnnProtocol, MetricValue, PredictionRow, Protocol, RunPlan,
-    SampleRows, Selection, Stages, TaskHead, VoteStage,
+    BackboneRecord, DataRecord, FeatureStage, Fingerprint, KnnProtocol, MetricValue, PredictionRow,
+    Protocol, RunPlan, SampleRows, Selection, Stages, VoteStage,
 };
-use tasks::data::{ImageNet, Registry, Sample};
+use tasks::data::{ImageFolder, ImageNet, Registry, Sample};
 
-use super::RunError;
+use super::cell::{Cell, Settings};
 use super::embed::{self, Embedder};
 use super::extract::{Extracted, Extraction, Files, Load};
 use super::memory::{BatchSize, EncoderSize};
-use super::session::{Host, Lazy, Measured, Request};
+use super::outline::Work;
+use super::session::{Host, Lazy, Measured};
+use super::{RunError, set};
+use crate::backbone::Dimensions;
 use crate::cache::{Bank, BankKey};
 use crate::device;
 use crate::interrupt;
@@ -35,14 +38,15 @@ pub(super) const SAMPLE: &str = "sample";
 /// Resolves the protocol for one backbone on one copy of the data.
 pub(super) fn plan(
     host: &Host<'_>,
-    task: &TaskHead,
+    cell: &Cell,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
 ) -> Result<RunPlan, RunError> {
     let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
-    let mut name = request.protocol.clone();
-    let vote = vote(request, data, &mut name, host.reporter)?;
+    let settings = &cell.settings;
+    let mut name = settings.protocol.clone();
+    let vote = vote(settings, data, &mut name, host.reporter)?;
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
@@ -53,11 +57,15 @@ pub(super) fn plan(
         name.push_str("+skip-bad-images");
     }
     name.push_str(&resolved.departures);
-    let (image, feature) = embed::stages(resolved, backbone, dtype);
-    let protocol = Protocol {
-        name,
-        stages: Stages::Knn(KnnProtocol { image, feature, vote, limit: data.limit }),
-    };
+    let (image, feature, departs) = embed::stages(resolved, backbone, dtype, settings)?;
+    name.push_str(&departs);
+    let stages = Stages::Knn(KnnProtocol { image, feature, vote, limit: data.limit });
+    let (stages, departs) = set::apply_with(stages, [None; 2], [""; 2], &settings.set)?;
+    name.push_str(&departs);
+    if let Stages::Knn(protocol) = &stages {
+        heads::knn::check_vote(&protocol.vote, data.images.train.samples().len())?;
+    }
+    let protocol = Protocol { name, stages };
     let micro_batch = match host.batch_size() {
         BatchSize::Images(images) => images,
         BatchSize::Auto => {
@@ -67,12 +75,13 @@ pub(super) fn plan(
         }
     };
     Ok(RunPlan {
-        task: task.clone(),
+        task: cell.task.clone(),
         backbone: backbone.clone(),
         protocol_fingerprint: protocol.fingerprint(),
         protocol,
         data: data.record.clone(),
-        seed: request.seed,
+        seed: settings.seed,
+        stream_seed: settings.stream_seed,
         skip_bad_images: request.skip_bad_images,
         head_weights: None,
         micro_batch,
@@ -81,7 +90,7 @@ pub(super) fn plan(
 
 /// The vote stage; a list asked for must fit the train set, the protocol's own list is cut to it.
 fn vote(
-    request: &Request,
+    request: &Settings,
     data: &Opened,
     name: &mut String,
     reporter: &Reporter,
@@ -116,9 +125,7 @@ fn vote(
     if temperature != PUBLISHED_TEMPERATURE {
         name.push_str(&format!("+temperature={temperature}"));
     }
-    let vote = VoteStage { revision: 1, k, temperature };
-    heads::knn::check_vote(&vote, train)?;
-    Ok(vote)
+    Ok(VoteStage { revision: 1, k, temperature })
 }
 
 /// The key of the features this run needs.
@@ -128,44 +135,117 @@ fn bank_key(plan: &RunPlan, protocol: &KnnProtocol, device: &Device) -> BankKey 
         image: protocol.image.clone(),
         feature: protocol.feature.clone(),
         data: plan.data.fingerprint.clone(),
-        part: protocol.limit.map(|limit| (limit, plan.seed)),
+        part: protocol.limit.map(|limit| (limit, plan.stream_seed())),
         device: device::kind(device).to_owned(),
         micro_batch: plan.micro_batch,
         raw: false,
     }
 }
 
-/// Extracts what is missing and searches.
+/// What runs whose vectors can be made in one pass of the encoder have in common.
+pub(super) fn stream(plan: &RunPlan) -> Option<Fingerprint> {
+    let Stages::Knn(protocol) = &plan.protocol.stages else { return None };
+    let part = protocol.limit.map(|limit| (limit, plan.stream_seed()));
+    let data = (&plan.data.name, &plan.data.fingerprint, part);
+    let encoder = (&plan.backbone.identity, &protocol.image, &protocol.feature.dtype);
+    Some(schema::fingerprint(&(data, encoder, plan.micro_batch, plan.skip_bad_images)))
+}
+
+/// What a run reads and searches, for planning.
+pub(super) fn work(data: &Opened) -> Work {
+    let split = |split: &ImageFolder| split.samples().len() as u64;
+    let (train, val) = (split(&data.images.train), split(&data.images.val));
+    Work { trained: train, windows: val, validations: 1, ..Work::default() }
+}
+
+/// Extracts what is missing and searches. What `later` runs of the same stream will need is extracted in
+/// the same pass.
 pub(super) fn run(
     host: &Host<'_>,
     lazy: &Lazy<'_>,
     plan: &RunPlan,
+    later: &[&RunPlan],
     data: &Opened,
 ) -> Result<Measured, RunError> {
-    let Stages::Knn(protocol) = &plan.protocol.stages else {
-        return Err(RunError::Stream("a dense protocol on class folders".to_owned()));
-    };
-    let bank = {
+    with_extraction(host, lazy, plan, later, |extraction, protocol| {
+        measure(extraction, &protocol.vote, &data.images, &mut || lazy.get(host), host.reporter)
+    })
+}
+
+/// Extracts what is missing, as [`run`] does before it searches.
+pub(super) fn extract(
+    host: &Host<'_>,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    later: &[&RunPlan],
+    data: &Opened,
+) -> Result<(), RunError> {
+    with_extraction(host, lazy, plan, later, |extraction, _| {
+        for (split, folder) in [("train", &data.images.train), ("val", &data.images.val)] {
+            split_features(extraction, split, folder, &mut || lazy.get(host))?;
+        }
+        Ok(())
+    })
+}
+
+fn split_features(
+    extraction: &Extraction<'_>,
+    split: &'static str,
+    folder: &ImageFolder,
+    load: &mut Load<'_>,
+) -> Result<Extracted, RunError> {
+    let paths = folder.samples().iter().map(|sample| &*sample.path).collect();
+    extraction.split(split, &Files { root: folder.root(), paths }, load)
+}
+
+fn with_extraction<T>(
+    host: &Host<'_>,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    later: &[&RunPlan],
+    then: impl FnOnce(&Extraction<'_>, &KnnProtocol) -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let wrong = || RunError::Stream("a dense protocol on class folders".to_owned());
+    let Stages::Knn(protocol) = &plan.protocol.stages else { return Err(wrong()) };
+    let dimensions = lazy.resolved.dimensions();
+    let bank = |plan: &RunPlan, protocol: &KnnProtocol| {
         let (data, backbone) = (&plan.data.name, &plan.backbone.name);
         let about = format!("{data}, k-NN features, {backbone}, {}", protocol.feature.dtype);
-        Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)?
+        Bank::open(&host.cache, &bank_key(plan, protocol, &host.device), &about)
     };
-    let embedder = Embedder {
-        device: &host.device,
-        image: &protocol.image,
-        feature: &protocol.feature,
-        width: embed::width(protocol.feature.tokens, &lazy.resolved.dimensions()),
-        normalise: true,
-    };
+    let embedder = |protocol| embedder(host, protocol, &dimensions);
+    let mut others: Vec<(Embedder<'_>, Bank)> = Vec::new();
+    for plan in later {
+        let Stages::Knn(other) = &plan.protocol.stages else { return Err(wrong()) };
+        let known = |stage: &FeatureStage| *stage == other.feature;
+        if !known(&protocol.feature) && !others.iter().any(|(kind, _)| known(kind.feature)) {
+            others.push((embedder(other), bank(plan, other)?));
+        }
+    }
     let extraction = Extraction {
-        embedder: &embedder,
-        bank: &bank,
+        embedder: &embedder(protocol),
+        bank: &bank(plan, protocol)?,
+        others: &others,
         micro_batch: plan.micro_batch,
         workers: host.workers(),
         skip_bad_images: host.request.skip_bad_images,
         reporter: host.reporter,
     };
-    measure(&extraction, &protocol.vote, &data.images, &mut || lazy.get(host), host.reporter)
+    then(&extraction, protocol)
+}
+
+fn embedder<'a>(
+    host: &'a Host<'_>,
+    protocol: &'a KnnProtocol,
+    dimensions: &Dimensions,
+) -> Embedder<'a> {
+    Embedder {
+        device: &host.device,
+        image: &protocol.image,
+        feature: &protocol.feature,
+        width: embed::width(protocol.feature.tokens, dimensions),
+        normalise: true,
+    }
 }
 
 fn measure(
@@ -175,13 +255,9 @@ fn measure(
     load: &mut Load<'_>,
     reporter: &Reporter,
 ) -> Result<Measured, RunError> {
-    let mut extract = |split, samples: &[Sample]| -> Result<Extracted, RunError> {
-        let paths = samples.iter().map(|sample| &*sample.path).collect();
-        extraction.split(split, &Files { root: data.train.root(), paths }, load)
-    };
     let (train_samples, val_samples) = (data.train.samples(), data.val.samples());
-    let train = extract("train", train_samples)?;
-    let val = extract("val", val_samples)?;
+    let train = split_features(extraction, "train", &data.train, load)?;
+    let val = split_features(extraction, "val", &data.val, load)?;
     let began = Instant::now();
     let labels = |positions: &[u32], samples: &[Sample]| -> Vec<u32> {
         positions.iter().map(|&at| samples[at as usize].target).collect()

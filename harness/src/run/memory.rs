@@ -1,9 +1,12 @@
 //! How much fits: images in one pass, and heads on one stream, within the memory there is.
 
+use std::collections::BTreeSet;
+
 use candle_core::DType;
 use heads::dense::{Architecture, HeadConfig, TrainingMemory, outputs};
 use schema::{BackboneRecord, DenseProtocol};
 
+use super::dense::Recipe;
 use crate::backbone::Dimensions;
 
 /// Images in one encoder pass where nothing else is asked for.
@@ -52,6 +55,16 @@ impl EncoderSize {
         }
     }
 
+    /// Rows and columns of the grid.
+    pub(super) fn grid(&self) -> (usize, usize) {
+        (self.grid, self.grid)
+    }
+
+    /// Bytes of the encoder with `images` in a pass.
+    pub(super) fn pass(&self, images: usize) -> u64 {
+        self.weights + images as u64 * self.activations
+    }
+
     /// Images that an encoder alone, as for k-NN, takes in a pass within `memory` bytes.
     pub(super) fn images(&self, memory: u64) -> usize {
         let fit = memory.saturating_sub(self.weights) / self.activations.max(1);
@@ -60,14 +73,15 @@ impl EncoderSize {
 }
 
 /// A trained head, as far as its memory goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ProbeSize {
     head: TrainingMemory,
     divisible: bool,
     /// Samples of a loss group, and of a batch.
     group: usize,
     batch: usize,
-    taps: usize,
+    /// Head inputs, which probes with the same ones share.
+    taps: BTreeSet<(usize, Recipe)>,
     /// Bytes of one validation window's prediction, as it is resized, weighed and read back.
     predicted: u64,
 }
@@ -90,7 +104,10 @@ impl ProbeSize {
             divisible: config.divisible(),
             group: training.group_size.max(1),
             batch: training.groups * training.group_size,
-            taps: protocol.feature.blocks.len(),
+            taps: {
+                let recipe = Recipe::of(&protocol.feature);
+                protocol.feature.blocks.iter().map(|&block| (block, recipe)).collect()
+            },
             predicted: (3 * 4 * outputs * protocol.evaluation.window.pow(2)) as u64,
         }
     }
@@ -108,9 +125,22 @@ impl ProbeSize {
         (at_once as u64 * self.head.per_sample).max(images as u64 * window)
     }
 
+    /// Bytes of what a stream takes for one such probe, and of what each further one adds: about, as
+    /// taps that probes share are counted for each.
+    pub(super) fn parts(&self, encoder: &EncoderSize, images: usize) -> (u64, u64) {
+        let taps = 2 * self.taps.len() as u64 * self.batch as u64 * encoder.tap;
+        let own = self.head.fixed + taps;
+        (self.alone(encoder, images).saturating_sub(own), own)
+    }
+
+    /// Bytes of one image's head inputs.
+    pub(super) fn tap_bytes(&self, encoder: &EncoderSize) -> u64 {
+        self.taps.len() as u64 * encoder.tap / 2
+    }
+
     /// Bytes of this probe alone on a stream, with `images` at a time.
     pub(super) fn alone(&self, encoder: &EncoderSize, images: usize) -> u64 {
-        stream(&[*self], encoder, images)
+        stream(std::slice::from_ref(self), encoder, images)
     }
 
     /// Images at a time that this probe takes on a stream of its own within `memory` bytes: whole loss
@@ -127,7 +157,8 @@ impl ProbeSize {
 fn stream(probes: &[ProbeSize], encoder: &EncoderSize, images: usize) -> u64 {
     let held: u64 = probes.iter().map(|probe| probe.head.fixed).sum();
     let largest = |of: &dyn Fn(&ProbeSize) -> u64| probes.iter().map(of).max().unwrap_or(0);
-    let taps = largest(&|probe| (probe.taps * probe.batch) as u64) * encoder.tap;
+    let taps: BTreeSet<_> = probes.iter().flat_map(|probe| &probe.taps).collect();
+    let taps = taps.len() as u64 * largest(&|probe| probe.batch as u64) * encoder.tap;
     let passes = images as u64 * encoder.activations;
     encoder.weights + held + 2 * taps + largest(&|probe| probe.step(images)).max(passes)
 }
@@ -162,9 +193,20 @@ mod tests {
 
     const ENCODER: EncoderSize = EncoderSize { weights: 1000, activations: 10, tap: 1, grid: 16 };
 
+    fn taps() -> BTreeSet<(usize, Recipe)> {
+        let feature = schema::DenseFeatureStage {
+            revision: 1,
+            blocks: vec![0],
+            summary: true,
+            class_tokens: None,
+            dtype: "f32".to_owned(),
+        };
+        [(0, Recipe::of(&feature))].into()
+    }
+
     fn probe(fixed: u64, per_sample: u64, divisible: bool) -> ProbeSize {
         let head = TrainingMemory { fixed, per_sample };
-        ProbeSize { head, divisible, group: 4, batch: 32, taps: 1, predicted: 0 }
+        ProbeSize { head, divisible, group: 4, batch: 32, taps: taps(), predicted: 0 }
     }
 
     #[test]

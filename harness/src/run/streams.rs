@@ -8,7 +8,8 @@ use results::RunDir;
 use schema::{RunPlan, Stages};
 
 use super::memory::{EncoderSize, ProbeSize};
-use super::session::{Host, Lazy, Report, label};
+use super::request::Report;
+use super::session::{Host, Lazy, label};
 use super::{RunError, dense, memory};
 
 impl Host<'_> {

@@ -10,7 +10,7 @@ use tasks::dense::{DenseError, Target, load, load_target, normalise_into};
 use tasks::metrics::Window;
 
 use super::Opened;
-use super::features::{Encoder, Taps, Tokens, TokensByBlock, taps_of};
+use super::features::{Encoder, Tokens, TokensByBlock, taps_of};
 use super::kept::Kept;
 use super::score::{Canvas, Score, Scored, Validation};
 use super::windows::Windows;
@@ -75,7 +75,9 @@ impl Validator<'_> {
     ) -> Result<Pass, DenseError> {
         let (val, form) = (&self.data.set.val, self.data.form);
         let count = self.windows.count(images);
-        let tokens = self.kept.and_then(|kept| kept.read(images.start, &encoder.blocks, count));
+        let tokens = self
+            .kept
+            .and_then(|kept| kept.read(images.start, (&encoder.blocks, encoder.summary), count));
         let (mut targets, mut pixels) = (Vec::new(), Vec::new());
         for pair in &val.pairs()[images.clone()] {
             let border = protocol.sample.border;
@@ -134,8 +136,7 @@ impl Validator<'_> {
                     encoder.tokens(&cut.collect::<Vec<_>>())?
                 }
             };
-            let taps = tokens.iter().map(|(&block, tokens)| Ok((block, tokens.tap()?)));
-            let taps = taps.collect::<Result<Taps, RunError>>()?;
+            let taps = encoder.taps(&tokens)?;
             if keep.is_some() {
                 for (block, tokens) in tokens {
                     encoded.entry(block).or_default().push(tokens);
@@ -144,7 +145,7 @@ impl Validator<'_> {
             let live =
                 probes.iter().zip(&mut canvases).filter(|(_, canvases)| !canvases.is_empty());
             for ((probe, protocol), canvases) in live {
-                let taps = taps_of(&taps, &protocol.feature.blocks);
+                let taps = taps_of(&taps, &protocol.feature);
                 let predicted = probe.predict(&taps, (side, side))?;
                 let predicted = predicted.flatten_all().and_then(|p| p.to_vec1::<f32>());
                 let predicted = predicted.map_err(BackboneError::Candle)?;

@@ -1,10 +1,10 @@
 //! One frozen pass for every probe: images to head inputs at the union of the probes' taps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
 use heads::dense::assemble;
-use schema::{DenseProtocol, HeadStage};
+use schema::{DenseFeatureStage, DenseProtocol, HeadStage};
 
 use crate::backbone::{Backbone, BackboneError, Wanted};
 use crate::run::RunError;
@@ -15,7 +15,9 @@ pub(super) struct Encoder<'a> {
     pub(super) device: &'a Device,
     /// Union of the probes' taps, with the type that keeps all a probe sees of them.
     pub(super) blocks: BTreeMap<usize, DType>,
-    /// Whether the summary mean is joined to each patch.
+    /// How heads' inputs are made of each block's tokens.
+    recipes: BTreeSet<(usize, Recipe)>,
+    /// Whether any of them has summary tokens.
     pub(super) summary: bool,
     /// Images in one pass.
     pub(super) micro_batch: usize,
@@ -23,8 +25,21 @@ pub(super) struct Encoder<'a> {
     pub(super) side: usize,
 }
 
-/// Head inputs `[B, 2D, h, w]` by block.
-pub(super) type Taps = BTreeMap<usize, Tensor>;
+/// What is joined to each patch: nothing, or the mean of the summary tokens, of that many if not of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::run) struct Recipe {
+    summary: bool,
+    class_tokens: Option<usize>,
+}
+
+impl Recipe {
+    pub(in crate::run) fn of(feature: &DenseFeatureStage) -> Self {
+        Self { summary: feature.summary, class_tokens: feature.class_tokens }
+    }
+}
+
+/// Head inputs `[B, 2D, h, w]` by block and recipe.
+pub(super) type Taps = BTreeMap<(usize, Recipe), Tensor>;
 
 /// Tokens of one tap, after the final norm.
 #[derive(Clone)]
@@ -53,6 +68,7 @@ impl<'a> Encoder<'a> {
             backbone,
             device,
             blocks: BTreeMap::new(),
+            recipes: BTreeSet::new(),
             summary: false,
             micro_batch,
             side: 0,
@@ -68,6 +84,7 @@ impl<'a> Encoder<'a> {
                 if sees == DType::F32 {
                     *kept = sees;
                 }
+                encoder.recipes.insert((block, Recipe::of(&protocol.feature)));
             }
             encoder.summary |= protocol.feature.summary;
             encoder.side = protocol.sample.crop;
@@ -77,13 +94,24 @@ impl<'a> Encoder<'a> {
 
     /// Encodes normalised images, each `[3, side, side]`, in passes of `micro_batch`.
     pub(super) fn encode(&self, images: &[Vec<f32>]) -> Result<Taps, RunError> {
-        let mut parts: BTreeMap<usize, Vec<Tensor>> = BTreeMap::new();
+        let mut parts: BTreeMap<(usize, Recipe), Vec<Tensor>> = BTreeMap::new();
         for images in images.chunks(self.micro_batch) {
-            for (block, tokens) in self.tokens(images)? {
-                parts.entry(block).or_default().push(tokens.tap()?);
+            for (tap, part) in self.taps(&self.tokens(images)?)? {
+                parts.entry(tap).or_default().push(part);
             }
         }
-        parts.into_iter().map(|(block, parts)| Ok((block, joined(&parts)?))).collect()
+        parts.into_iter().map(|(tap, parts)| Ok((tap, joined(&parts)?))).collect()
+    }
+
+    /// Every head's inputs of one pass.
+    pub(super) fn taps(&self, tokens: &TokensByBlock) -> Result<Taps, RunError> {
+        let tap = |&(block, recipe): &(usize, Recipe)| {
+            let tokens = tokens.get(&block).ok_or_else(|| {
+                RunError::Backbone(BackboneError::NoTokens(format!("block {block}")))
+            })?;
+            Ok(((block, recipe), tokens.tap(recipe)?))
+        };
+        self.recipes.iter().map(tap).collect()
     }
 
     /// Encodes images, each `[3, side, side]`, in one pass.
@@ -105,9 +133,15 @@ impl<'a> Encoder<'a> {
 }
 
 impl Tokens {
-    /// A head's input `[B, 2D, h, w]`.
-    pub(super) fn tap(&self) -> Result<Tensor, RunError> {
-        Ok(assemble(&self.patches, self.summary.as_ref(), self.grid)?)
+    /// A head's input `[B, 2D, h, w]`; `[B, D, h, w]` where nothing is joined.
+    fn tap(&self, recipe: Recipe) -> Result<Tensor, RunError> {
+        let some = |summary: &Tensor| match recipe.class_tokens {
+            Some(count) => summary.narrow(1, 0, count),
+            None => Ok(summary.clone()),
+        };
+        let summary = self.summary.as_ref().filter(|_| recipe.summary).map(some);
+        let summary = summary.transpose().map_err(BackboneError::Candle)?;
+        Ok(assemble(&self.patches, summary.as_ref(), self.grid)?)
     }
 
     /// The tokens of `len` images from `start` on, on `device`.
@@ -136,6 +170,8 @@ fn joined(parts: &[Tensor]) -> Result<Tensor, RunError> {
 }
 
 /// The taps a head takes, shallow to deep.
-pub(super) fn taps_of(taps: &Taps, blocks: &[usize]) -> Vec<Tensor> {
-    blocks.iter().filter_map(|block| taps.get(block).cloned()).collect()
+pub(super) fn taps_of(taps: &Taps, feature: &DenseFeatureStage) -> Vec<Tensor> {
+    let recipe = Recipe::of(feature);
+    let blocks = feature.blocks.iter();
+    blocks.filter_map(|&block| taps.get(&(block, recipe)).cloned()).collect()
 }

@@ -21,6 +21,7 @@ use super::{Opened, protocol};
 use crate::backbone::Placement;
 use crate::progress::{Reporter, Verbosity};
 use crate::resolve::{Resolver, SourceOptions};
+use crate::run::Settings;
 
 const DEVICE: Device = Device::Cpu;
 const HEADS: [&str; 2] = ["linear", "dpt"];
@@ -71,10 +72,18 @@ impl Golden {
         let backbone = resolved.load(&Placement { device: DEVICE, dtype: DType::F32 }).unwrap();
         let protocols = HEADS.map(|head| {
             let changes =
-                protocol::Changes { base: "pixio".to_owned(), epochs: Some(0), limit: None };
-            let preparation = &resolved.preparation;
-            let dataset = &data.dataset;
-            protocol::protocol(dataset, head, &record, preparation, true, "f32", &changes).1
+                Settings { protocol: "pixio".to_owned(), epochs: Some(0), ..Settings::default() };
+            let asked = protocol::Asked {
+                dataset: &data.dataset,
+                head,
+                backbone: &record,
+                dimensions: &resolved.dimensions(),
+                preparation: &resolved.preparation,
+                recipe: &resolved.recipe,
+                dtype: "f32",
+                limit: None,
+            };
+            protocol::protocol(&asked, &changes).unwrap().1
         });
         let cells = HEADS.iter().zip(&protocols);
         let probes: Vec<(Probe, &DenseProtocol)> = cells

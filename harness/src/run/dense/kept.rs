@@ -80,7 +80,7 @@ impl Cache<'_> {
             sample: &protocol.sample,
             windows: (protocol.evaluation.window, protocol.evaluation.stride),
             data: &plan.data.fingerprint,
-            part: protocol.limit.map(|limit| (limit, plan.seed)),
+            part: protocol.limit.map(|limit| (limit, plan.stream_seed())),
         };
         let (data, backbone) = (&plan.data.name, &plan.backbone.name);
         let about = format!("{data}, validation windows, {backbone}, {}", key.dtype);
@@ -142,7 +142,7 @@ impl<'a> Kept<'a> {
     pub(super) fn read(
         &self,
         first: usize,
-        blocks: &BTreeMap<usize, DType>,
+        (blocks, summary): (&BTreeMap<usize, DType>, bool),
         windows: usize,
     ) -> Option<TokensByBlock> {
         let one = |(&block, &dtype): (&usize, &DType)| {
@@ -150,7 +150,12 @@ impl<'a> Kept<'a> {
             // A damaged file is as good as none: its pass is encoded and written again.
             let read = |dtype| tokens(self.set.read(&name(first, block, dtype)).ok()??);
             let mut found = exact.filter_map(read);
-            found.find(|tokens| tokens.patches.dims().first() == Some(&windows)).map(|t| (block, t))
+            // Tokens that were kept for heads without a summary do not do for one with it.
+            let whole = |tokens: &Tokens| {
+                let joined = !summary || tokens.summary.is_some();
+                joined && tokens.patches.dims().first() == Some(&windows)
+            };
+            found.find(whole).map(|tokens| (block, tokens))
         };
         blocks.iter().map(one).collect()
     }
@@ -298,9 +303,9 @@ mod tests {
             Kept::open(cache.path(), (&key(&data), "a"), (1 << 30, true), &reporter).unwrap();
         let blocks = BTreeMap::from([(3, DType::BF16), (11, DType::F32)]);
         let made = tokens(3);
-        assert!(kept.read(0, &blocks, 3).is_none());
+        assert!(kept.read(0, (&blocks, false), 3).is_none());
         kept.write(0, &made, &blocks);
-        let found = kept.read(0, &blocks, 3).unwrap();
+        let found = kept.read(0, (&blocks, false), 3).unwrap();
         assert_eq!(bits(&found[&11].patches), bits(&made[&11].patches));
         assert_eq!(
             bits(found[&3].summary.as_ref().unwrap()),
@@ -310,19 +315,22 @@ mod tests {
         assert_eq!(bits(&found[&3].patches), bits(&rounded));
         assert_eq!((found[&3].patches.dtype(), found[&3].grid), (DType::BF16, (2, 2)));
         // More precise tokens serve, less precise ones do not.
-        assert!(kept.read(0, &BTreeMap::from([(11, DType::BF16)]), 3).is_some());
-        assert!(kept.read(0, &BTreeMap::from([(3, DType::F32)]), 3).is_none());
-        assert!(kept.read(0, &blocks, 4).is_none() && kept.read(3, &blocks, 3).is_none());
+        assert!(kept.read(0, (&BTreeMap::from([(11, DType::BF16)]), false), 3).is_some());
+        assert!(kept.read(0, (&BTreeMap::from([(3, DType::F32)]), false), 3).is_none());
+        assert!(
+            kept.read(0, (&blocks, false), 4).is_none()
+                && kept.read(3, (&blocks, false), 3).is_none()
+        );
 
         let path = kept.set.folder().join(name(0, 11, DType::F32));
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(kept.read(0, &blocks, 3).is_none());
+        assert!(kept.read(0, (&blocks, false), 3).is_none());
         fs::write(&path, &bytes[..20]).unwrap();
-        assert!(kept.read(0, &blocks, 3).is_none());
+        assert!(kept.read(0, (&blocks, false), 3).is_none());
         kept.write(0, &made, &blocks);
-        assert!(kept.read(0, &blocks, 3).is_some());
+        assert!(kept.read(0, (&blocks, false), 3).is_some());
     }
 
     #[test]
@@ -345,10 +353,13 @@ mod tests {
         let third = open(&c, limit);
         third.write(0, &tokens(3), &blocks);
         // The set that nobody uses has made room, the one in use has not.
-        assert!(open(&a, limit).read(0, &blocks, 3).is_none());
-        assert!(used.read(0, &blocks, 3).is_some() && third.read(0, &blocks, 3).is_some());
+        assert!(open(&a, limit).read(0, (&blocks, false), 3).is_none());
+        assert!(
+            used.read(0, (&blocks, false), 3).is_some()
+                && third.read(0, (&blocks, false), 3).is_some()
+        );
         third.write(1, &tokens(3), &blocks);
-        assert!(third.read(1, &blocks, 3).is_none() && !third.wants());
+        assert!(third.read(1, (&blocks, false), 3).is_none() && !third.wants());
         let all = cache::sets(cache.path(), Kind::Windows);
         let total: u64 = all.iter().map(|set| set.bytes).sum();
         assert!(total <= limit, "{total} of {limit}");

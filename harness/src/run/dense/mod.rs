@@ -25,14 +25,17 @@ use std::time::Duration;
 
 use schema::{
     BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, ListKind,
-    MetricValue, Protocol, RunPlan, SampleRows, Selection, Stages, TaskHead,
+    MetricValue, Protocol, RunPlan, SampleRows, Selection, Stages,
 };
 use tasks::data::{Dataset, Registry};
 use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
 
 use super::RunError;
+use super::cell::{Cell, Settings};
 use super::memory::{BatchSize, EncoderSize, ProbeSize};
-use super::session::{Host, Measured, Request};
+use super::outline::Work;
+use super::request::Request;
+use super::session::{Host, Measured};
 use crate::lists::{self, ListOptions};
 use crate::locate;
 use crate::progress::Reporter;
@@ -40,9 +43,11 @@ use crate::resolve::Resolved;
 
 pub use checkpoint::CheckpointError;
 pub(super) use checkpoint::{clear, hold, lock, write_head};
+pub(super) use features::Recipe;
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
+use windows::Windows;
 
 /// A data set ready to train on.
 pub(super) struct Opened {
@@ -102,7 +107,7 @@ pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
 pub(super) fn open(
     name: &str,
     root: &Path,
-    request: &Request,
+    (request, settings): (&Request, &Settings),
     reporter: &Reporter,
 ) -> Result<Opened, RunError> {
     let registry = Registry::builtin()?;
@@ -137,36 +142,36 @@ pub(super) fn open(
     };
     let notes = if sample { Vec::new() } else { set.notes(dataset) };
     let larger = |limit: &usize| *limit < set.train.pairs().len().max(set.val.pairs().len());
-    let limit = request.limit.filter(larger);
+    let limit = settings.limit.filter(larger);
+    let stream_seed = settings.stream_seed.unwrap_or(settings.seed);
     let set = match limit {
-        Some(limit) => set.take(limit, request.seed),
+        Some(limit) => set.take(limit, stream_seed),
         None => set,
     };
-    let stream_seed = request.seed;
     Ok(Opened { dataset: dataset.clone(), set, limit, form, record, notes, stream_seed })
 }
 
 /// Resolves the protocol of one head for one backbone on one copy of the data.
 pub(super) fn plan(
     host: &Host<'_>,
-    task: &TaskHead,
+    cell: &Cell,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened,
 ) -> Result<RunPlan, RunError> {
     let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
-    let changes = protocol::Changes {
-        base: request.protocol.clone(),
-        epochs: request.epochs,
+    let (task, settings, dimensions) = (&cell.task, &cell.settings, resolved.dimensions());
+    let asked = protocol::Asked {
+        dataset: &data.dataset,
+        head: &task.head,
+        backbone,
+        dimensions: &dimensions,
+        preparation: &resolved.preparation,
+        recipe: &resolved.recipe,
+        dtype,
         limit: data.limit,
     };
-    let dimensions = resolved.dimensions();
-    let of = |head: &str| {
-        let summary = resolved.recipe.dense_summary && dimensions.summary_tokens > 0;
-        let preparation = &resolved.preparation;
-        protocol::protocol(&data.dataset, head, backbone, preparation, summary, dtype, &changes)
-    };
-    let (mut name, stages) = of(&task.head);
+    let (mut name, stages) = protocol::protocol(&asked, settings)?;
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
     }
@@ -193,7 +198,9 @@ pub(super) fn plan(
         BatchSize::Auto => {
             let side = stages.sample.crop;
             let encoder = EncoderSize::of(backbone, &dimensions, side, host.dtype);
-            ProbeSize::of(&of("dpt").1, backbone, &encoder, host.dtype)
+            let published = Settings { protocol: settings.protocol.clone(), ..Settings::default() };
+            let dpt = protocol::Asked { head: "dpt", ..asked };
+            ProbeSize::of(&protocol::protocol(&dpt, &published)?.1, backbone, &encoder, host.dtype)
                 .images(&encoder, host.memory)
         }
     };
@@ -204,11 +211,37 @@ pub(super) fn plan(
         protocol_fingerprint: protocol.fingerprint(),
         protocol,
         data: data.record.clone(),
-        seed: request.seed,
+        seed: settings.seed,
+        stream_seed: settings.stream_seed,
         skip_bad_images: false,
         head_weights,
         micro_batch,
     })
+}
+
+/// What runs that train on one stream have in common, beside the data as it was opened.
+pub(super) fn stream(plan: &RunPlan) -> Option<Fingerprint> {
+    let Stages::Dense(protocol) = &plan.protocol.stages else { return None };
+    let (training, evaluation) = (&protocol.training, &protocol.evaluation);
+    let part = protocol.limit.map(|limit| (limit, plan.stream_seed()));
+    let data = (&plan.data.name, &plan.data.fingerprint, &plan.data.labels, part);
+    let encoder = (&plan.backbone.identity, &protocol.sample, &protocol.feature.dtype);
+    let steps = (training.groups, training.group_size, plan.stream_seed());
+    let windows = (evaluation.window, evaluation.stride);
+    Some(schema::fingerprint(&(data, encoder, steps, windows, plan.micro_batch)))
+}
+
+/// What a run reads and trains on, for planning.
+pub(super) fn work(plan: &RunPlan, data: &Opened) -> Result<Work, RunError> {
+    let Stages::Dense(protocol) = &plan.protocol.stages else { return Ok(Work::default()) };
+    let training = &protocol.training;
+    let samples = data.set.train.pairs().len();
+    let batch = training.groups * training.group_size;
+    let trained = (training.epochs * steps(protocol, samples) * batch) as u64;
+    let windows = Windows::about(data, &protocol.sample, &protocol.evaluation)? as u64;
+    let every = protocol.evaluation.every.max(1);
+    let validations = training.epochs.div_ceil(every).max(1) as u64;
+    Ok(Work { trained, windows, validations, ..Work::default() })
 }
 
 /// A finished probe's numbers.

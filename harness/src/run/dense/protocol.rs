@@ -3,18 +3,21 @@
 
 use schema::{
     BackboneRecord, DenseFeatureStage, DenseProtocol, EvaluationStage, HeadStage, Objective,
-    SampleStage, TrainingStage,
+    SampleStage, Stages, TrainingStage,
 };
 use tasks::data::Dataset;
 use tasks::dense::IGNORE;
 
+use crate::backbone::Dimensions;
+use crate::registry::Recipe;
 use crate::resolve::Preparation;
 use crate::run::knn::SAMPLE;
+use crate::run::{RunError, Settings, set};
 
 /// Rows and columns of an NYUv2 image inside its white border: `[top, bottom, left, right]`.
 const NYUV2_BORDER: [usize; 4] = [45, 471, 41, 601];
 
-struct Settings {
+struct Published {
     border: Option<[usize; 4]>,
     scale: Option<[f64; 2]>,
     group_size: usize,
@@ -23,9 +26,9 @@ struct Settings {
     dpt_rate: f64,
 }
 
-fn settings(dataset: &Dataset) -> Settings {
+fn settings(dataset: &Dataset) -> Published {
     let depth = dataset.depth.is_some();
-    let published = Settings {
+    let published = Published {
         border: None,
         scale: (!depth).then_some([0.5, 2.0]),
         group_size: 4,
@@ -34,9 +37,9 @@ fn settings(dataset: &Dataset) -> Settings {
         dpt_rate: 1e-4,
     };
     match dataset.name.as_str() {
-        "nyuv2" => Settings { border: Some(NYUV2_BORDER), ..published },
-        "ade20k" => Settings { group_size: 2, ..published },
-        "loveda" => Settings { group_size: 1, linear_rate: 4e-4, dpt_rate: 2e-4, ..published },
+        "nyuv2" => Published { border: Some(NYUV2_BORDER), ..published },
+        "ade20k" => Published { group_size: 2, ..published },
+        "loveda" => Published { group_size: 1, linear_rate: 4e-4, dpt_rate: 2e-4, ..published },
         _ => published,
     }
 }
@@ -51,31 +54,33 @@ fn objective(dataset: &Dataset) -> Objective {
     }
 }
 
-/// What the command line may change.
-pub(super) struct Changes {
-    pub(super) base: String,
-    pub(super) epochs: Option<usize>,
+/// A head on a data set, and what the stream it reads is.
+pub(super) struct Asked<'a> {
+    pub(super) dataset: &'a Dataset,
+    pub(super) head: &'a str,
+    pub(super) backbone: &'a BackboneRecord,
+    pub(super) dimensions: &'a Dimensions,
+    pub(super) preparation: &'a Preparation,
+    pub(super) recipe: &'a Recipe,
+    pub(super) dtype: &'a str,
+    /// `--limit`, where it leaves samples out.
     pub(super) limit: Option<usize>,
 }
 
-/// The protocol of one head on one data set, and its name with departures but for the dtype's.
+/// The protocol of one head on one data set, and its name with departures but for the dtype's, the
+/// backbone's and a given head's.
 pub(super) fn protocol(
-    dataset: &Dataset,
-    head: &str,
-    backbone: &BackboneRecord,
-    preparation: &Preparation,
-    summary: bool,
-    dtype: &str,
-    changes: &Changes,
-) -> (String, DenseProtocol) {
-    let Settings { border, scale, group_size, warmup, linear_rate, dpt_rate } = settings(dataset);
-    let sample = changes.base == SAMPLE;
+    asked: &Asked<'_>,
+    changes: &Settings,
+) -> Result<(String, DenseProtocol), RunError> {
+    let Asked { dataset, head, backbone, dimensions, preparation, recipe, dtype, limit } = asked;
+    let Published { border, scale, group_size, warmup, linear_rate, dpt_rate } = settings(dataset);
+    let sample = changes.protocol == SAMPLE;
     let standard_epochs = if sample { 2 } else { 60 };
     let epochs = changes.epochs.unwrap_or(standard_epochs);
     let (groups, group_size) = if sample { (2, 2) } else { (8, group_size) };
-    let last = backbone.blocks - 1;
-    let (head, blocks, learning_rate) = match head {
-        "linear" => (HeadStage::Linear { revision: 1 }, vec![last], linear_rate),
+    let (head, standard, learning_rate) = match *head {
+        "linear" => (HeadStage::Linear { revision: 1 }, vec![backbone.blocks - 1], linear_rate),
         _ => {
             let (channels, features) =
                 if sample { ([16, 32, 64, 64], 16) } else { ([256, 512, 1024, 1024], 256) };
@@ -83,6 +88,9 @@ pub(super) fn protocol(
             (HeadStage::Dpt { revision: 1, channels, features }, blocks, dpt_rate)
         }
     };
+    let (blocks, block_departs) = changes.blocks(backbone, standard)?;
+    let (summary, class_tokens, token_departs) =
+        changes.dense_tokens(recipe, &backbone.name, dimensions)?;
     let side = preparation.resolution;
     let protocol = DenseProtocol {
         sample: SampleStage {
@@ -94,7 +102,13 @@ pub(super) fn protocol(
             mean: preparation.mean,
             std: preparation.std,
         },
-        feature: DenseFeatureStage { revision: 1, blocks, summary, dtype: dtype.to_owned() },
+        feature: DenseFeatureStage {
+            revision: 1,
+            blocks,
+            summary,
+            class_tokens,
+            dtype: (*dtype).to_owned(),
+        },
         head,
         objective: objective(dataset),
         training: TrainingStage {
@@ -116,14 +130,28 @@ pub(super) fn protocol(
             every: if sample { epochs.max(1) } else { 1 },
             min_valid: 10,
         },
-        limit: changes.limit,
+        limit: *limit,
     };
-    let mut name = changes.base.clone();
+    let mut name = changes.protocol.clone();
     if epochs != standard_epochs {
         name.push_str(&format!("+epochs={epochs}"));
     }
-    if let Some(limit) = changes.limit {
+    if let Some(limit) = limit {
         name.push_str(&format!("+limit={limit}"));
     }
-    (name, protocol)
+    name.push_str(&block_departs);
+    name.push_str(&token_departs);
+    let (stages, departs) = set::apply_with(
+        Stages::Dense(protocol),
+        [changes.learning_rate, changes.weight_decay],
+        ["training.learning_rate", "training.weight_decay"],
+        &changes.set,
+    )?;
+    name.push_str(&departs);
+    match stages {
+        Stages::Dense(protocol) => Ok((name, protocol)),
+        Stages::Knn(_) | Stages::Policy(_) => {
+            Err(RunError::Stream("another protocol on pairs".to_owned()))
+        }
+    }
 }

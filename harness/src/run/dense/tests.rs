@@ -17,6 +17,7 @@ use super::{Cache, Opened, protocol};
 use crate::backbone::{Backbone, BackboneError, Dimensions, Placement, Tap, Wanted};
 use crate::progress::{Reporter, Verbosity};
 use crate::resolve::{Resolved, Resolver, SourceOptions};
+use crate::run::Settings;
 
 const DEVICE: Device = Device::Cpu;
 const EPOCHS: usize = 3;
@@ -109,18 +110,18 @@ impl World {
     ) -> RunPlan {
         let backbone = self.resolved.record().unwrap();
         let changes =
-            protocol::Changes { base: "sample".to_owned(), epochs: Some(EPOCHS), limit: Some(8) };
-        let preparation = &self.resolved.preparation;
-        let dataset = &self.data.dataset;
-        let (name, mut stages) = protocol::protocol(
-            dataset,
+            Settings { protocol: "sample".to_owned(), epochs: Some(EPOCHS), ..Settings::default() };
+        let asked = protocol::Asked {
+            dataset: &self.data.dataset,
             head,
-            &backbone,
-            preparation,
-            true,
-            dtype.as_str(),
-            &changes,
-        );
+            backbone: &backbone,
+            dimensions: &self.resolved.dimensions(),
+            preparation: &self.resolved.preparation,
+            recipe: &self.resolved.recipe,
+            dtype: dtype.as_str(),
+            limit: Some(8),
+        };
+        let (name, mut stages) = protocol::protocol(&asked, &changes).unwrap();
         stages.evaluation.every = 1;
         change(&mut stages);
         let protocol = Protocol { name, stages: Stages::Dense(stages) };
@@ -131,6 +132,7 @@ impl World {
             protocol,
             data: self.data.record.clone(),
             seed,
+            stream_seed: None,
             skip_bad_images: false,
             head_weights: None,
             micro_batch: 3,

@@ -303,7 +303,7 @@ impl<'s> Stream<'s> {
             let waits = |runner: &&mut Runner<'_>| runner.progress.step == step && !runner.done();
             let Some(runner) = slot.live_mut().filter(waits) else { continue };
             let began = Instant::now();
-            let taps = taps_of(&taps, &runner.protocol.feature.blocks);
+            let taps = taps_of(&taps, &runner.protocol.feature);
             let failed = match runner.probe.train_step(&taps, &targets) {
                 Ok(report) => {
                     runner.note(&report);

@@ -99,6 +99,7 @@ impl Run<'_> {
             let extraction = Extraction {
                 embedder: self.embedder,
                 bank: &bank,
+                others: &[],
                 micro_batch: plan.micro_batch,
                 workers: self.host.workers(),
                 skip_bad_images: false,

@@ -5,16 +5,15 @@ use std::path::Path;
 
 use schema::{
     BackboneRecord, DataRecord, ObservationStage, PolicyProtocol, PolicyTask, PolicyTraining,
-    Protocol, Render, RolloutStage, RunPlan, SimulatorStage, Source, SplitRecord, Stages, TaskHead,
+    Protocol, Render, RolloutStage, RunPlan, SimulatorStage, Source, SplitRecord, Stages,
 };
 use tasks::robot::{Demonstrations, Origin, Suite, Variant, suite};
 
 use super::data::Lesson;
 use crate::resolve::Resolved;
-use crate::run::RunError;
-use crate::run::embed;
 use crate::run::memory::{BatchSize, STANDARD};
 use crate::run::session::Host;
+use crate::run::{Cell, RunError, Settings, embed, set};
 use crate::simulators::Simulators;
 use crate::simulators::demonstrate::{self, Wanted};
 
@@ -46,14 +45,16 @@ pub(in crate::run) fn open<'a>(
     host: &'a Host<'a>,
     name: &str,
     root: &Path,
+    settings: &Settings,
 ) -> Result<Opened<'a>, RunError> {
-    open_with(host, name, root, Simulators::find(&host.cache, host.reporter)?)
+    open_with(host, name, root, settings, Simulators::find(&host.cache, host.reporter)?)
 }
 
 /// The same on a few short demonstrations, which are made on first use.
 pub(in crate::run) fn open_sample<'a>(
     host: &'a Host<'a>,
     name: &str,
+    settings: &Settings,
 ) -> Result<Opened<'a>, RunError> {
     let simulators = Simulators::find(&host.cache, host.reporter)?;
     let root = host.cache.join(format!("samples-v{}", tasks::sample::REVISION)).join(name);
@@ -62,7 +63,7 @@ pub(in crate::run) fn open_sample<'a>(
             demonstrate_sample(host, suite, &task, &root, &simulators)?;
         }
     }
-    open_with(host, name, &root, simulators)
+    open_with(host, name, &root, settings, simulators)
 }
 
 fn demonstrate_sample(
@@ -94,6 +95,7 @@ fn open_with<'a>(
     host: &'a Host<'a>,
     name: &str,
     root: &Path,
+    settings: &Settings,
     simulators: Simulators<'a>,
 ) -> Result<Opened<'a>, RunError> {
     let (request, unfit) =
@@ -101,22 +103,22 @@ fn open_with<'a>(
     let Some(suite) = suite(name) else {
         return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
     };
-    let variant = match request.protocol.as_str() {
+    let variant = match settings.protocol.as_str() {
         LITE => Variant::Lite,
         SAMPLE => Variant::Sample,
         _ => Variant::Published,
     };
     let mut setup = suite.setup(variant);
     let mut departures = String::new();
-    if let Some(epochs) = request.epochs {
+    if let Some(epochs) = settings.epochs {
         setup = setup.with_epochs(epochs);
         departures.push_str(&format!("+epochs={epochs}"));
     }
-    if request.seed != 0 {
-        setup.seeds = vec![request.seed];
-        departures.push_str(&format!("+seeds={}", request.seed));
+    if settings.seed != 0 {
+        setup.seeds = vec![settings.seed];
+        departures.push_str(&format!("+seeds={}", settings.seed));
     }
-    if let Some(limit) = request.limit {
+    if let Some(limit) = settings.limit {
         let more = setup.tasks.iter().any(|task| task.demonstrations > limit);
         setup.tasks.iter_mut().for_each(|t| t.demonstrations = t.demonstrations.min(limit));
         if more {
@@ -184,10 +186,10 @@ fn open_with<'a>(
         departures.push_str(&format!("+repeat={}", repeats.join(",")));
     }
     if setup.seeds.iter().any(|&seed| seed > LARGEST_SEED) {
-        let found = request.seed;
+        let found = settings.seed;
         return Err(unfit(format!("--seed {found}; simulators take at most {LARGEST_SEED}")));
     }
-    let base = match (request.protocol.as_str(), made) {
+    let base = match (settings.protocol.as_str(), made) {
         (SAMPLE, _) => SAMPLE.to_owned(),
         (LITE, true) => format!("{LITE}+made"),
         (LITE, false) => LITE.to_owned(),
@@ -268,12 +270,13 @@ fn record(name: &str, root: &Path, lessons: &[Lesson], sample: bool) -> DataReco
 /// Resolves the protocol for one backbone.
 pub(in crate::run) fn plan(
     host: &Host<'_>,
-    task: &TaskHead,
+    cell: &Cell,
     resolved: &Resolved,
     backbone: &BackboneRecord,
     data: &Opened<'_>,
 ) -> Result<RunPlan, RunError> {
     let (request, (dtype, standard_dtype)) = (host.request, host.dtypes());
+    let settings = &cell.settings;
     let mut name = data.name.clone();
     if request.dtype.is_some_and(|asked| asked.as_str() != standard_dtype) {
         name.push_str(&format!("+dtype={dtype}"));
@@ -286,7 +289,8 @@ pub(in crate::run) fn plan(
     if together != STANDARD {
         name.push_str(&format!("+together={together}"));
     }
-    let (image, feature) = embed::stages(resolved, backbone, dtype);
+    let (image, feature, departs) = embed::stages(resolved, backbone, dtype, settings)?;
+    name.push_str(&departs);
     let source = if resolved.is_state() { Source::State } else { Source::Images };
     let protocol = PolicyProtocol {
         image,
@@ -304,14 +308,23 @@ pub(in crate::run) fn plan(
         tasks: data.lessons.iter().map(|lesson| lesson.task.clone()).collect(),
         seeds: data.seeds.clone(),
     };
-    let protocol = Protocol { name, stages: Stages::Policy(protocol) };
+    let training = ["training.rate", "training.weight_decay"];
+    let (stages, departs) = set::apply_with(
+        Stages::Policy(protocol),
+        [settings.learning_rate, settings.weight_decay],
+        training,
+        &settings.set,
+    )?;
+    name.push_str(&departs);
+    let protocol = Protocol { name, stages };
     Ok(RunPlan {
-        task: task.clone(),
+        task: cell.task.clone(),
         backbone: backbone.clone(),
         protocol_fingerprint: protocol.fingerprint(),
         protocol,
         data: data.record.clone(),
-        seed: request.seed,
+        seed: settings.seed,
+        stream_seed: None,
         skip_bad_images: false,
         head_weights: None,
         micro_batch: together,
