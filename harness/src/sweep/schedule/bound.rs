@@ -120,7 +120,8 @@ impl Share {
         if sizes.is_empty() && !stream.probes.is_empty() {
             return None;
         }
-        let load = if sizes.len() == stream.probes.len() { stream.load } else { 0.0 };
+        // Units without probes may carry out the load where the probes cannot run.
+        let load = if kept(None) { stream.load } else { 0.0 };
         let work = load + sizes.iter().sum::<f64>();
         let room = speed * (time - stream.head - stream.tail) - stream.cost;
         let units = match work > 0.0 {

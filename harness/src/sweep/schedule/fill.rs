@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::DeviceCost;
-use super::problem::Problem;
+use super::problem::{Problem, Stream};
 use super::queue::{Source, Work, work_off};
 
 /// Into how many pieces for a device a pass is divided at most.
@@ -26,6 +26,8 @@ pub(super) struct Goal {
     pub end: f64,
     /// What a piece shall not take longer than, unless half of it would go into what every piece pays.
     pub longest: f64,
+    /// Whether a device prefers streams of which it can hold everything that is left.
+    pub whole: bool,
 }
 
 /// What is left of a stream.
@@ -44,6 +46,8 @@ struct Fill<'a> {
     ranked: &'a [usize],
     ranks: Vec<usize>,
     left: Vec<Left>,
+    /// Bytes of the probes that are left of each stream, and what they share.
+    bytes: Vec<u128>,
     /// Ranks of streams that may start and have something left.
     open: BTreeSet<usize>,
     made: Vec<Piece>,
@@ -57,8 +61,13 @@ pub(super) fn fill(problem: &Problem, goal: Goal, ranked: &[usize]) -> Option<Ve
         ranks[stream] = rank;
     }
     let left = (0..problem.streams.len()).map(|stream| whole(problem, stream, goal)).collect();
-    let mut fill =
-        Fill { problem, goal, ranked, ranks, left, open: BTreeSet::new(), made: Vec::new() };
+    let bytes = |stream: &Stream| {
+        let probes = stream.probes.iter().map(|probe| u128::from(probe.memory));
+        u128::from(stream.shared_memory) + probes.sum::<u128>()
+    };
+    let bytes = problem.streams.iter().map(bytes).collect();
+    let (open, made) = (BTreeSet::new(), Vec::new());
+    let mut fill = Fill { problem, goal, ranked, ranks, left, bytes, open, made };
     let needs: Vec<_> = problem.streams.iter().map(|stream| stream.needs).collect();
     work_off(&problem.devices.all, &needs, &mut fill);
     fill.left.iter().all(Left::is_empty).then_some(fill.made)
@@ -88,17 +97,18 @@ fn whole(problem: &Problem, place: usize, goal: Goal) -> Left {
 }
 
 /// A stream whose units divide its pass, in so many or, for its memory, more of them, the longest last.
-/// Each probe goes to the shortest piece that has memory for it.
+/// Each probe goes to the shortest piece that has memory for it on the smallest device that could hold
+/// every probe alone: more pieces cost little, and more devices can take them.
 fn divided(problem: &Problem, place: usize, shares: usize) -> Vec<Piece> {
     let stream = &problem.streams[place];
     let memory = stream.shared_memory;
     let empty = Piece { stream: place, probes: vec![], seconds: 0.0, memory, least_speed: 0.0 };
+    let level = stream.probes.iter().map(|probe| probe.level).fold(stream.level, usize::max);
+    let most = problem.devices.memories[level];
     let mut pieces = vec![empty.clone(); shares];
     for (place, probe) in stream.probes.iter().enumerate() {
         let memory = |piece: &Piece| piece.memory.saturating_add(probe.memory);
-        let fits = |piece: &&mut Piece| {
-            piece.probes.is_empty() || memory(piece) <= problem.devices.largest()
-        };
+        let fits = |piece: &&mut Piece| piece.probes.is_empty() || memory(piece) <= most;
         let shortest =
             pieces.iter_mut().filter(fits).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
         let piece = match shortest {
@@ -177,6 +187,26 @@ impl Fill<'_> {
             }
         }
     }
+
+    /// What the device can do of the first stream that allows it; with `whole`, of those that it can
+    /// hold altogether.
+    fn first(&mut self, device: usize, now: f64, whole: bool) -> Option<Piece> {
+        let problem = self.problem;
+        let DeviceCost { speed, memory } = problem.devices.all[device];
+        let mut from = 0;
+        while let Some(&rank) = self.open.range(from..).next() {
+            from = rank + 1;
+            let stream = self.ranked[rank];
+            if whole && self.bytes[stream] > u128::from(memory) {
+                continue;
+            }
+            let room = (self.goal.end - problem.streams[stream].tail - now) * speed;
+            if let Some(piece) = self.take(stream, device, room) {
+                return Some(Piece { least_speed: speed, ..piece });
+            }
+        }
+        None
+    }
 }
 
 impl Source for Fill<'_> {
@@ -185,23 +215,17 @@ impl Source for Fill<'_> {
     }
 
     fn next(&mut self, device: usize, now: f64) -> Option<Work> {
-        let mut from = 0;
-        while let Some(&rank) = self.open.range(from..).next() {
-            from = rank + 1;
-            let stream = self.ranked[rank];
-            let window = self.goal.end - self.problem.streams[stream].tail - now;
-            let speed = self.problem.devices.all[device].speed;
-            let room = window * speed;
-            let Some(mut piece) = self.take(stream, device, room) else { continue };
-            if self.left[stream].is_empty() {
-                self.open.remove(&rank);
-            }
-            piece.least_speed = speed;
-            let seconds = piece.seconds;
-            self.made.push(piece);
-            return Some(Work { unit: self.made.len() - 1, stream, seconds });
+        let whole = if self.goal.whole { self.first(device, now, true) } else { None };
+        let piece = whole.or_else(|| self.first(device, now, false))?;
+        let Piece { stream, seconds, .. } = piece;
+        let probes = &self.problem.streams[stream].probes;
+        let taken = piece.probes.iter().map(|&probe| u128::from(probes[probe].memory));
+        self.bytes[stream] -= taken.sum::<u128>();
+        if self.left[stream].is_empty() {
+            self.open.remove(&self.ranks[stream]);
         }
-        None
+        self.made.push(piece);
+        Some(Work { unit: self.made.len() - 1, stream, seconds })
     }
 
     fn all_taken(&self, stream: usize) -> bool {

@@ -49,18 +49,21 @@ pub fn schedule(streams: &[StreamCost], devices: &[DeviceCost]) -> Result<Schedu
     let orders = orders(&problem);
     let mut plans = Vec::new();
     for order in &orders {
-        let goal = Goal { end: f64::INFINITY, longest: f64::INFINITY };
+        let goal = Goal { end: f64::INFINITY, longest: f64::INFINITY, whole: false };
         try_for(&problem, goal, order, &mut plans);
     }
     let lower_bound = bound::lower_bound(&problem, earliest(&plans));
+    let kinds: &[bool] = if problem.devices.memories.len() > 1 { &[false, true] } else { &[false] };
     for order in &orders {
-        for pieces in PIECES {
-            let longest = lower_bound / pieces;
-            try_for(&problem, Goal { end: f64::INFINITY, longest }, order, &mut plans);
+        for (pieces, &whole) in PIECES.iter().flat_map(|p| kinds.iter().map(move |kind| (p, kind)))
+        {
+            let longest = if *pieces > 0.0 { lower_bound / pieces } else { f64::INFINITY };
+            let goal = Goal { end: f64::INFINITY, longest, whole };
+            try_for(&problem, goal, order, &mut plans);
             let (mut low, mut high) = (lower_bound, earliest(&plans));
             for _ in 0..HALVINGS {
                 let end = 0.5 * (low + high);
-                match try_for(&problem, Goal { end, longest }, order, &mut plans) {
+                match try_for(&problem, Goal { end, ..goal }, order, &mut plans) {
                     true => high = end,
                     false => low = end,
                 }

@@ -6,6 +6,8 @@ use super::Schedule;
 
 /// Columns of a terminal that everything fits in.
 const WIDTH: u16 = 80;
+/// Columns of a name.
+const COLUMN: usize = 42;
 /// Streams that are listed by name.
 const LISTED: usize = 20;
 
@@ -19,13 +21,19 @@ pub struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// Without anything that could act on a terminal.
+    /// Without anything that could act on a terminal, and no longer than a column.
     fn of(names: &[String], kind: &str, index: usize) -> String {
-        match names.get(index) {
-            Some(name) => {
-                name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        let Some(name) = names.get(index) else { return format!("{kind} {index}") };
+        let name: Vec<char> =
+            name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        match name.len() {
+            0..=COLUMN => name.into_iter().collect(),
+            // Names of checkpoints differ at their end, those of backbones at their beginning.
+            length => {
+                let (first, last) =
+                    (&name[..COLUMN / 3], &name[length - (COLUMN - COLUMN / 3 - 1)..]);
+                first.iter().chain(&['…']).chain(last).collect()
             }
-            None => format!("{kind} {index}"),
         }
     }
 }
@@ -42,7 +50,10 @@ pub fn describe(schedule: &Schedule, names: &Names) -> String {
     );
     out += &format!(
         "{} of an encoder, {} if every cell ran alone.\n",
-        counted(schedule.passes.shared, "pass").replace("passs", "passes"),
+        match schedule.passes.shared {
+            1 => "1 pass".to_owned(),
+            more => format!("{more} passes"),
+        },
         schedule.passes.alone
     );
     if schedule.lower_bound > 0.0 {
@@ -51,16 +62,22 @@ pub fn describe(schedule: &Schedule, names: &Names) -> String {
         out += &format!("No plan can take less than {bound}; this one takes {over:.0}% more.\n");
     }
     let oversized: Vec<_> = schedule.units.iter().filter(|unit| unit.oversized).collect();
-    if let Some(first) = oversized.first() {
+    if let Some(largest) = oversized.iter().map(|unit| unit.memory).max() {
+        let needs = if oversized.len() == 1 { "needs" } else { "need" };
         out += &format!(
-            "warning: {} more memory than any device has, the first of stream {}: {:.1} GiB.\n",
-            match oversized.len() {
-                1 => "1 unit needs".to_owned(),
-                more => format!("{more} units need"),
-            },
-            Names::of(names.streams, "stream", first.stream),
-            first.memory as f64 / f64::from(1 << 30),
+            "warning: {} {needs} more memory than any device has, up to {:.1} GiB:\n",
+            counted(oversized.len(), "unit"),
+            largest as f64 / f64::from(1 << 30),
         );
+        let mut streams: Vec<usize> = oversized.iter().map(|unit| unit.stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        for &stream in streams.iter().take(LISTED) {
+            out += &format!("  {}\n", Names::of(names.streams, "stream", stream));
+        }
+        if streams.len() > LISTED {
+            out += &format!("  and {} more\n", streams.len() - LISTED);
+        }
     }
     out += &table(["stream", "cells", "units", "time"], streams(schedule, names));
     out += &table(["device", "cells", "units", "ends", "busy"], devices(schedule, names));
