@@ -148,6 +148,22 @@ pub(super) fn takes_range(axis: &str) -> bool {
     )
 }
 
+/// The value of an axis whose values are whole numbers.
+pub(super) fn counted(axis: &str, number: u64) -> Option<Change> {
+    let size = usize::try_from(number).ok()?;
+    Some(match (axis, number) {
+        ("epochs", _) => Change::Epochs(size),
+        ("seed", _) => Change::Seed(number),
+        ("stream-seed", _) => Change::StreamSeed(number),
+        (_, 0) => return None,
+        ("block", _) => Change::Block(size),
+        ("class-tokens", _) => Change::ClassTokens(size),
+        ("limit", _) => Change::Limit(size),
+        ("resolution", _) => Change::Override(format!("resolution={number}").parse().ok()?),
+        _ => return None,
+    })
+}
+
 /// The axis that a key stands for.
 pub(super) fn axis(key: &str) -> Result<String, Problem> {
     if is_axis(key) {
@@ -167,19 +183,28 @@ pub(super) fn axis(key: &str) -> Result<String, Problem> {
         return Ok(key.to_owned());
     }
     let stages = STAGES.map(|stage| format!("{stage}."));
-    let fields = FIELDS.map(|field| format!("{OVERRIDE}{field}"));
-    let candidates = AXES.iter().copied();
-    let candidates = candidates.chain(stages.iter().chain(&fields).map(String::as_str));
-    let mut near = nearest(key, candidates.clone());
-    if near.is_empty() {
-        near = nearest(root, candidates);
-    }
-    let known = format!(
-        "{}; paths of a protocol ({}), for example \"training.warmup\"; and fields of a backbone ({})",
-        AXES.join(", "),
-        stages.join(", "),
-        fields.join(", ")
-    );
+    let (near, known) = match key.strip_prefix(OVERRIDE) {
+        Some(path) => {
+            let near = nearest(path, FIELDS.into_iter());
+            let near = near.iter().map(|field| format!("{OVERRIDE}{field}")).collect();
+            (near, FIELDS.map(|field| format!("{OVERRIDE}{field}")).join(", "))
+        }
+        None => {
+            let all =
+                || AXES.into_iter().chain([OVERRIDE]).chain(stages.iter().map(String::as_str));
+            let near = Some(nearest(key, all())).filter(|near| !near.is_empty());
+            let near = near.unwrap_or_else(|| nearest(root, all()));
+            let known = match key.contains('.') {
+                true => format!("paths that begin with {OVERRIDE}, {}", stages.join(", ")),
+                false => format!(
+                    "{}; paths of a protocol, such as \"training.warmup\"; and fields of a backbone, \
+                     such as \"override.mean\"",
+                    AXES.join(", ")
+                ),
+            };
+            (near, known)
+        }
+    };
     Err(Problem::Unknown { what: "axis", name: key.to_owned(), known, near })
 }
 
@@ -209,19 +234,17 @@ impl Value<'_> {
                 let choice = TokenChoice::ALL.into_iter().find(|choice| choice.name() == name);
                 Change::Tokens(choice.ok_or_else(|| self.expected("patch, class or both"))?)
             }
-            "block" => Change::Block(self.whole(1)?),
-            "class-tokens" => Change::ClassTokens(self.whole(1)?),
-            "limit" => Change::Limit(self.whole(1)?),
-            "epochs" => Change::Epochs(self.whole(0)?),
-            "seed" => Change::Seed(self.whole(0)?),
-            "stream-seed" => Change::StreamSeed(self.whole(0)?),
             "taps" => Change::Taps(self.wholes(0)?),
             "k" => Change::K(self.wholes(1)?),
             "learning-rate" => Change::LearningRate(self.number(true)?),
             "temperature" => Change::Temperature(self.number(true)?),
             "weight-decay" => Change::WeightDecay(self.number(false)?),
-            "resolution" => {
-                Change::Override(self.pair("resolution", &self.whole::<usize>(1)?.to_string())?)
+            axis if takes_range(axis) => {
+                let change = whole(self.value).and_then(|number| counted(axis, number));
+                change.ok_or_else(|| match counted(axis, 0) {
+                    Some(_) => self.expected("a whole number"),
+                    None => self.expected("a whole number above 0"),
+                })?
             }
             path => match path.strip_prefix(OVERRIDE) {
                 Some(field) => Change::Override(self.any(field)?),
@@ -271,14 +294,6 @@ impl Value<'_> {
         let near = nearest(name, known.iter().chain(&long).map(String::as_str));
         let known = format!("{}; or DATASET/HEAD", known.join(", "));
         Err(Problem::Unknown { what: "task", name: name.to_owned(), known, near })
-    }
-
-    fn whole<T: TryFrom<u64>>(&self, least: u64) -> Result<T, Problem> {
-        let number = whole(self.value).filter(|&number| number >= least);
-        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match least {
-            0 => self.expected("a whole number"),
-            _ => self.expected("a whole number above 0"),
-        })
     }
 
     fn wholes(&self, least: u64) -> Result<Vec<usize>, Problem> {
@@ -390,7 +405,12 @@ mod tests {
             let plain = serde_json::to_value(&document["x"]).unwrap();
             let numbers = |value: &serde_json::Value| match value.as_f64() {
                 Some(number) => vec![number],
-                None => value.as_array().into_iter().flatten().filter_map(|x| x.as_f64()).collect(),
+                None => value
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(serde_json::Value::as_f64)
+                    .collect(),
             };
             assert_eq!(numbers(read.value()), numbers(&plain), "{given}");
             assert!(read.value().is_string() == plain.is_string(), "{given}");

@@ -9,7 +9,7 @@ use super::{Block, FileError, Problem, Rule, Sweep, pattern};
 use crate::run::{Cell, Settings};
 
 /// The most combinations that one sweep can have: their cells are held in memory.
-const LIMIT: u128 = 50_000_000;
+const LIMIT: u128 = 10_000_000;
 
 /// The cells of a sweep, and what became of its combinations: `combinations` is the sum of the cells, of
 /// `without_head`, `excluded` and `merged`.
@@ -166,10 +166,10 @@ impl Sweep {
                 }
                 let cell = cell(picked, task);
                 // A digest, not the text: a sweep of a million cells is to fit in little memory.
-                let text = format!("{cell:?}");
-                match seen.insert(*blake3::hash(text.as_bytes()).as_bytes()) {
-                    true => cells.push(cell),
-                    false => merged += 1,
+                let text = serde_json::to_vec(&cell);
+                match text.is_ok_and(|text| !seen.insert(*blake3::hash(&text).as_bytes())) {
+                    true => merged += 1,
+                    false => cells.push(cell),
                 }
             });
         }

@@ -68,7 +68,8 @@
 //! that is itself a list (`taps`, `k`, a protocol's list) stands in a second pair of brackets: `k = [10,
 //! 20]` are two cells, `k = [[10, 20]]` is one. In `[fixed]` and `[[cell]]` there is one value, and `k =
 //! [10, 20]` is a list of two. Whole numbers can be a range, `{ from = 0, to = 10, step = 5 }`: both ends
-//! count, and `step` is 1 where it is left out.
+//! count, and `step` is 1 where it is left out. A range has at most 1,000,000 values, a sweep at most
+//! 10,000,000 combinations.
 //!
 //! A `backbone` with `*` (any text within a name) or `?` (any character) stands for the files and folders
 //! it finds, in the order of the numbers in their names (`step-2` before `step-10`). Paths are relative to

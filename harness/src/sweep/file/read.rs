@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::axes::{Change, Value, axis, is_root, takes_list, takes_range, whole};
+use super::axes::{Change, Value, axis, counted, is_root, takes_list, takes_range, whole};
 use super::{Block, Column, Dimension, FileError, Given, Problem, Rule, Sweep, pattern};
 use crate::registry::nearest;
 
@@ -254,15 +254,8 @@ impl<'a> Reader<'a> {
             return Err(unfit("a range of at most 1000000 values"));
         }
         let numbers = (0..=(to - from) / step).map(|i| from + i * step);
-        let line = self.line(&value.span());
-        let change = |number: u64| {
-            let text = number.to_string();
-            let parsed = DeValue::parse(&text);
-            let parsed = parsed.map_err(|e| self.wrong(line, Problem::Syntax(Box::new(e))))?;
-            let one = Value { axis, value: parsed.get_ref(), found: self.found(value) };
-            one.change().map_err(|problem| self.wrong(line, problem))
-        };
-        numbers.map(change).collect()
+        let changes = numbers.map(|number| counted(axis, number));
+        changes.collect::<Option<_>>().ok_or_else(|| unfit("whole numbers above 0"))
     }
 
     /// `[zip]` as one dimension.

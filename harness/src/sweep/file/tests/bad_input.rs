@@ -40,7 +40,7 @@ const BAD: [(&str, &str); 18] = [
 ];
 
 /// Lines in `[grid]` of a good file, from its sixth line on.
-const LINES: [&str; 37] = [
+const LINES: [&str; 38] = [
     "sead = [0, 1]",
     "learning_rate = 0.1",
     "seeed = { from = 0, to = 1 }",
@@ -60,6 +60,7 @@ const LINES: [&str; 37] = [
     "seed = { from = 3, to = 1 }",
     "seed = { from = 0, to = 1, by = 2 }",
     "seed = { from = 0, to = 1000000 }",
+    "limit = { from = 0, to = 5 }",
     "block = [6, 0]",
     "block = 6\ntaps = 3",
     "block = [\n  6,\n  'last',\n]",
@@ -125,10 +126,4 @@ fn backbones_of_the_command_line_are_zipped_with_nothing() {
     let error = Sweep::parse(text, "x.toml", &given(&["c"])).unwrap_err();
     let want = "x.toml:4: backbone is zipped with resolution, seed: --backbone cannot replace it";
     assert_eq!(error.to_string(), want);
-}
-
-#[test]
-fn a_million_is_counted_and_expanded_when_it_is_wanted() {
-    let text = "[grid]\nbackbone='a'\ntask='dmc'\nseed={from=1,to=1000}\nepochs={from=1,to=1000}\n";
-    assert_eq!(parse(text).unwrap().combinations(), 1_000_000);
 }
