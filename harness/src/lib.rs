@@ -22,4 +22,5 @@ pub mod run;
 pub mod simulators;
 pub mod stream;
 mod subprocess;
+pub mod sweep;
 pub mod weights;
