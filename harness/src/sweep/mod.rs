@@ -1,3 +1,3 @@
-//! Sweeps: grids of cells that share passes of an encoder.
+//! Sweeps: many cells, planned as passes of the encoder, and the processes that carry them out.
 
-pub mod file;
+pub mod launch;
