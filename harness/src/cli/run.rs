@@ -3,11 +3,9 @@ use schema::TaskHead;
 use super::args::{AllArgs, RunArgs};
 use super::options::{CommonOptions, RunOptions};
 use super::{CliError, EXIT_DONE, EXIT_FAILED, print, print_json};
-use crate::progress::Reporter;
 use crate::device;
-use crate::run::{
-    Cell, Report, Request, RunError, execute, outline, parse_cell, select_cells,
-};
+use crate::progress::Reporter;
+use crate::run::{Cell, Report, Request, RunError, execute, outline, parse_cell, select_cells};
 use crate::sweep::preflight::{cells, preflight};
 
 /// The backbone of `--sample` when none is given.

@@ -264,7 +264,16 @@ fn launched(
         if tasks > 0 {
             let after = jobs.len().checked_sub(1);
             let most = Some(most).filter(|&most| most < tasks);
-            jobs.push(Job { kind, command, tasks, most, after, gpu, minutes: None, memory_gb: None });
+            jobs.push(Job {
+                kind,
+                command,
+                tasks,
+                most,
+                after,
+                gpu,
+                minutes: None,
+                memory_gb: None,
+            });
         }
     };
     add(JobKind::Extract, command(&["--extract"]), extracts, gpu);
@@ -325,8 +334,7 @@ pub(super) fn work_on(args: &WorkArgs, reporter: Reporter) -> Result<u8, CliErro
     let plan = SweepPlan::read(&state)?.ok_or_else(missing)?;
     // Paths of the sweep's command start there.
     if plan.folder.is_dir() {
-        std::env::set_current_dir(&plan.folder)
-            .map_err(SweepError::io("go to", &plan.folder))?;
+        std::env::set_current_dir(&plan.folder).map_err(SweepError::io("go to", &plan.folder))?;
     }
     let name = std::iter::once("pixio-eval".to_owned());
     let parsed = Cli::try_parse_from(name.chain(plan.arguments.iter().cloned()));
@@ -368,7 +376,9 @@ fn table(plan: &SweepPlan, state: &State, request: &Request) -> Result<u8, CliEr
     for cell in &plan.cells {
         records.extend(store.finished(&cell.plan).map_err(RunError::from)?);
     }
-    for (format, name) in [(results::Format::Text, "table.txt"), (results::Format::Csv, "table.csv")] {
+    for (format, name) in
+        [(results::Format::Text, "table.txt"), (results::Format::Csv, "table.csv")]
+    {
         let path = state.folder().join(name);
         let bytes = match records.is_empty() {
             true => Vec::new(),

@@ -135,7 +135,10 @@ fn encode(
         summary: backbone.dimensions().summary_tokens > 0,
         ..Wanted::default()
     };
-    fastest(&host.device, images, || Ok(drop(backbone.forward(&batch, &[last], wanted)?)))
+    fastest(&host.device, images, || {
+        backbone.forward(&batch, &[last], wanted)?;
+        Ok(())
+    })
 }
 
 fn head(
@@ -170,7 +173,10 @@ fn head(
             Targets::Labels { labels: labels.into(), shape: [batch, crop, crop] }
         }
     };
-    let trained = fastest(device, batch, || Ok(drop(probe.train_step(&taps, &targets)?)))?;
+    let trained = fastest(device, batch, || {
+        probe.train_step(&taps, &targets)?;
+        Ok(())
+    })?;
     let images = plan.micro_batch.min(batch);
     let some = |tap: &Tensor| tap.narrow(0, 0, images)?.contiguous();
     let taps: Vec<Tensor> = taps.iter().map(some).collect::<Result<_, _>>().map_err(candle)?;

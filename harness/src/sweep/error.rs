@@ -52,7 +52,9 @@ pub enum SweepError {
         now: (String, String),
     },
     /// A worker whose cells are not those that were planned.
-    #[error("sweep: {cell} was planned as run {expected} and is run {found} here: backbone, data or program differ")]
+    #[error(
+        "sweep: {cell} was planned as run {expected} and is run {found} here: backbone, data or program differ"
+    )]
     Moved {
         /// The cell.
         cell: String,

@@ -154,7 +154,11 @@ impl Local<'_> {
                 Ok(None) => return Ok(true),
                 Ok(Some(status)) => status,
                 Err(source) => {
-                    return Err(SweepError::Io { doing: "wait for", path: self.program.clone(), source });
+                    return Err(SweepError::Io {
+                        doing: "wait for",
+                        path: self.program.clone(),
+                        source,
+                    });
                 }
             };
             slot.child = None;

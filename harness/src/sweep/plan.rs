@@ -167,10 +167,10 @@ impl SweepPlan {
         outlines: &Outlines,
         units: Vec<Unit>,
     ) -> Self {
-        let cells = outlines.runs.iter().map(|run| PlannedCell {
-            cell: cells[run.cell].clone(),
-            plan: run.plan.clone(),
-        });
+        let cells = outlines
+            .runs
+            .iter()
+            .map(|run| PlannedCell { cell: cells[run.cell].clone(), plan: run.plan.clone() });
         Self {
             format: FORMAT,
             name: name.to_owned(),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use results::{Store, write_whole};
 use serde::Serialize;
 
-use super::claims::{Claim, Claims, Released, Status, Taken, Timing, Worker};
 use super::claims::State as At;
+use super::claims::{Claim, Claims, Released, Status, Taken, Timing, Worker};
 use super::plan::{PlannedCell, SweepPlan, Unit};
 use super::{State, SweepError};
 use crate::backbone::encoded;
@@ -163,7 +163,10 @@ impl Worked<'_> {
     /// Whether the process that started it is gone.
     fn orphaned(&self) -> bool {
         #[cfg(unix)]
-        return self.work.parent.is_some_and(|parent| std::os::unix::process::parent_id() != parent);
+        return self
+            .work
+            .parent
+            .is_some_and(|parent| std::os::unix::process::parent_id() != parent);
         #[cfg(not(unix))]
         return false;
     }
@@ -378,8 +381,11 @@ impl Worked<'_> {
             }
             Err(error) => (Report::default(), Some(error.to_string())),
         };
-        let reasons: BTreeMap<String, &RunError> =
-            report.failed.iter().map(|failed| (failed.key.short().to_owned(), &failed.error)).collect();
+        let reasons: BTreeMap<String, &RunError> = report
+            .failed
+            .iter()
+            .map(|failed| (failed.key.short().to_owned(), &failed.error))
+            .collect();
         let mut outcome = "done";
         for (&at, claim) in places.iter().zip(claims) {
             let cell = self.plan.cells[at].clone();
@@ -401,7 +407,9 @@ impl Worked<'_> {
                     why.clone()
                 }
                 (None, None) => {
-                    let same = |key: &&String| report.records.iter().any(|r| r.plan.key().short() == **key);
+                    let same = |key: &&String| {
+                        report.records.iter().any(|r| r.plan.key().short() == **key)
+                    };
                     let found = report
                         .records
                         .iter()
@@ -424,7 +432,12 @@ impl Worked<'_> {
     }
 
     /// What ended workers twice in the same place is not tried again in this launch.
-    fn give_up(&mut self, cell: &PlannedCell, crashes: usize, worker: &str) -> Result<(), SweepError> {
+    fn give_up(
+        &mut self,
+        cell: &PlannedCell,
+        crashes: usize,
+        worker: &str,
+    ) -> Result<(), SweepError> {
         let log = self.work.state.logs();
         let why = format!(
             "its worker died {crashes} times without getting further, at last {worker} (logs: {})",
@@ -439,7 +452,8 @@ impl Worked<'_> {
     fn note_failure(&self, cell: &PlannedCell, why: &str) {
         let noted = self.store.begin(&cell.plan).and_then(|dir| dir.fail(why));
         if let Err(error) = noted {
-            self.reporter.warn(format!("{}: the failure could not be noted: {error}", cell.label()));
+            self.reporter
+                .warn(format!("{}: the failure could not be noted: {error}", cell.label()));
         }
     }
 
@@ -485,11 +499,10 @@ fn newest(folder: &Path) -> u64 {
     // What is written before any work is no progress.
     let counts = |name: &str| !matches!(name, "plan.json" | "failed.txt" | ".lock");
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let times = entries.filter(|entry| counts(&entry.file_name().to_string_lossy())).filter_map(
-        |entry| {
+    let times =
+        entries.filter(|entry| counts(&entry.file_name().to_string_lossy())).filter_map(|entry| {
             let time = entry.metadata().ok()?.modified().ok()?;
             Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as u64)
-        },
-    );
+        });
     times.max().unwrap_or(0)
 }

@@ -118,26 +118,14 @@ fn user() -> Option<u32> {
 
 /// Time since this machine's boot, also while it slept; the same for all its processes. `None` where
 /// the system has no such clock.
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(target_os = "linux")]
 pub(super) fn since_boot() -> Option<Duration> {
-    #[repr(C)]
-    struct Time {
-        seconds: i64,
-        nanoseconds: i64,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, time: *mut Time) -> i32;
-    }
-    const CLOCK_BOOTTIME: i32 = 7;
-    let mut time = Time { seconds: 0, nanoseconds: 0 };
-    // SAFETY: the C library that std links has this function; it writes one `struct timespec`, which is
-    // two 64-bit integers on 64-bit Linux.
-    let failed = unsafe { clock_gettime(CLOCK_BOOTTIME, &raw mut time) } != 0;
-    let seconds = u64::try_from(time.seconds).ok().filter(|_| !failed)?;
-    Some(Duration::new(seconds, u32::try_from(time.nanoseconds).ok()?))
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
 }
 
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) fn since_boot() -> Option<Duration> {
     None
 }

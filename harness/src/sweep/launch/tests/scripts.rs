@@ -42,7 +42,7 @@ fn bash_reads_a_quoted_word_back_whatever_its_bytes() {
     }
 }
 
-fn shown(world: &World, path: &std::path::Path) -> String {
+fn shown(world: &World, path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     text.replace(&*world.root.path().to_string_lossy(), "/there")
 }
