@@ -230,6 +230,9 @@ fn sweep_hints(error: &SweepError) -> Vec<String> {
             "--name NEW or another --out keeps both; results of the older one stay what they are"
         }
         SweepError::Plan { .. } => "planning it again with `pixio-eval sweep` replaces it",
+        SweepError::NeedsType => {
+            "--dtype bf16 plans for GPUs, --device cpu for the processor; --memory-gb says what a GPU has"
+        }
         SweepError::Devices { .. } => "for example --devices 0,1,2,3 or --devices cpu*4",
         SweepError::NoWorker { .. } => "`pixio-eval doctor` shows what this machine has",
         _ => return Vec::new(),

@@ -12,7 +12,7 @@ use super::args::{Cli, Command};
 use super::options::{CommonOptions, positive};
 use super::run::{dry_run, finish};
 use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
-use crate::device::DeviceChoice;
+use crate::device::{self, DeviceChoice};
 use crate::progress::Reporter;
 use crate::run::{Outlines, Report, Request, RunError, outline};
 use crate::sweep::claims::{EXPIRY, Timing};
@@ -140,6 +140,13 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
     if args.common.dry_run {
         request.required.clear();
         return dry_run(&request, &names, args.common.json, reporter);
+    }
+    let gpus = cfg!(feature = "cuda") && request.device == DeviceChoice::Auto;
+    if args.launcher != "local" && gpus && request.dtype.is_none() {
+        let here = device::open(request.device).map_err(RunError::from)?;
+        if here.is_cpu() {
+            return Err(SweepError::NeedsType.into());
+        }
     }
     let outlines = outline(&request, false, reporter)?;
     let name = args.name.clone().unwrap_or_else(|| sweep.name.clone());

@@ -106,6 +106,9 @@ impl Cell {
     pub fn normalised(mut self) -> Self {
         let settings = &mut self.settings;
         settings.stream_seed = settings.stream_seed.filter(|&seed| seed != settings.seed);
+        if settings.tokens == Some(TokenChoice::Patch) {
+            settings.class_tokens = None;
+        }
         let roots: &[&str] = match self.task.head.as_str() {
             "knn" => &["image", "feature", "vote"],
             "policy" => &["observation", "training", "rollout"],

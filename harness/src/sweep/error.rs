@@ -81,6 +81,9 @@ pub enum SweepError {
         /// What was expected.
         why: &'static str,
     },
+    /// A plan for GPUs that this machine does not have.
+    #[error("this machine has no GPU, and the type to compute in is planned here")]
+    NeedsType,
     /// Claims.
     #[error(transparent)]
     Claim(#[from] ClaimError),

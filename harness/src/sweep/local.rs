@@ -66,6 +66,9 @@ pub fn parse_devices(given: &str) -> Result<Vec<Device>, SweepError> {
     if twice {
         return Err(wrong("a GPU takes one worker"));
     }
+    if all.iter().any(gpu) && !all.iter().all(gpu) {
+        return Err(wrong("expected GPUs or the processor, not both: one is far slower"));
+    }
     let many = all.iter().filter(|device| !gpu(device)).count();
     if many > 1 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -237,11 +240,12 @@ mod tests {
         };
         assert_eq!(names("0,cuda:2"), ["cuda:0", "cuda:2"]);
         assert_eq!(names("cpu"), ["cpu"]);
-        assert_eq!(names("1,cpu*2"), ["cuda:1", "cpu-1", "cpu-2"]);
+        assert_eq!(names("cpu*2"), ["cpu-1", "cpu-2"]);
         let threads: Vec<_> = parse_devices("cpu*2").unwrap().iter().map(|d| d.threads).collect();
         assert!(threads[0].is_some() && threads[0] == threads[1]);
         for (given, why) in [
             ("0,0", "a GPU takes one worker"),
+            ("0,cpu", "not both"),
             ("gpu", "expected GPU indices"),
             ("", "expected GPU indices"),
             ("cpu*0", "expected at least one worker"),

@@ -82,7 +82,13 @@ pub fn preflight(
             true => "measured on this device",
             false => "guessed from sizes",
         };
-        let _ = writeln!(text, "\n{passes} streams; times are {measured}\n");
+        let giga = |bytes: u64| bytes as f64 / 1e9;
+        let largest = plan.units.iter().map(|unit| unit.memory).max().unwrap_or(0);
+        let _ = writeln!(
+            text,
+            "\n{passes} streams; times are {measured}; memory of the largest unit: about {:.1} GB\n",
+            giga(largest)
+        );
         text.push_str(&describe(&plan, &Names { streams: &names, devices }));
     }
     Ok(Preflight { text, missing })

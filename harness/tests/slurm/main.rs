@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod node;
+mod sweep;
 
 use std::ffi::OsString;
 use std::fs;

@@ -7,6 +7,7 @@ mod common;
 mod bad_input;
 mod faults;
 mod sharing;
+mod workers;
 
 use std::fs;
 
