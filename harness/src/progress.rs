@@ -1,7 +1,7 @@
 //! What a run says while it works: to stderr, as bars on a terminal and as plain lines elsewhere.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -23,7 +23,11 @@ pub struct Reporter {
     terminal: bool,
     verbosity: Verbosity,
     plain_every: Duration,
+    watcher: Option<Arc<Watcher>>,
 }
+
+/// Told a bar's label, how much is done, and of how much.
+type Watcher = dyn Fn(&str, u64, u64) + Send + Sync;
 
 impl Reporter {
     /// Bars when stderr is a terminal.
@@ -34,7 +38,15 @@ impl Reporter {
             false => ProgressDrawTarget::hidden(),
         };
         let bars = MultiProgress::with_draw_target(target);
-        Self { bars, terminal, verbosity, plain_every: Duration::from_secs(10) }
+        let plain_every = Duration::from_secs(10);
+        Self { bars, terminal, verbosity, plain_every, watcher: None }
+    }
+
+    /// Also tells `watcher` each bar's label, how much is done, and of how much.
+    #[must_use]
+    pub fn watched(mut self, watcher: impl Fn(&str, u64, u64) + Send + Sync + 'static) -> Self {
+        self.watcher = Some(Arc::new(watcher));
+        self
     }
 
     /// A line, unless quiet.
@@ -90,7 +102,8 @@ impl Reporter {
                 every: self.plain_every,
             })
         });
-        Bar { label: label.to_owned(), bar, plain }
+        let watcher = self.watcher.clone();
+        Bar { label: label.to_owned(), total, bar, plain, watcher }
     }
 }
 
@@ -107,8 +120,10 @@ struct Plain {
 /// One line of progress; it disappears when dropped.
 pub struct Bar {
     label: String,
+    total: u64,
     bar: ProgressBar,
     plain: Option<Mutex<Plain>>,
+    watcher: Option<Arc<Watcher>>,
 }
 
 impl Bar {
@@ -126,6 +141,9 @@ impl Bar {
     /// Sets how much is done.
     pub fn set(&self, done: u64) {
         self.bar.set_position(done);
+        if let Some(watcher) = &self.watcher {
+            watcher(&self.label, done, self.total);
+        }
         let Some(plain) = &self.plain else { return };
         let mut plain = plain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = *plain.first.get_or_insert(done);

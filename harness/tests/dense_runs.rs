@@ -6,7 +6,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -45,32 +44,6 @@ fn args<'a>(cells: &[&'a str], out: &'a str) -> Vec<&'a str> {
     [&["run"], cells, &rest].concat()
 }
 
-/// Every file of the runs under `out` that a result is made of, but for times: name to bytes.
-fn files(world: &World, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![world.path(out)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if name.ends_with(".safetensors") || name.ends_with(".parquet") {
-                let key = path.strip_prefix(world.path(out)).unwrap().to_path_buf();
-                found.insert(key, fs::read(&path).unwrap());
-            } else if name == "record.json" {
-                let record: serde_json::Value =
-                    serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-                let outcome = &record["outcome"];
-                let kept = [&record["plan"], &outcome["metrics"], &outcome["curve"]];
-                let key = path.strip_prefix(world.path(out)).unwrap().to_path_buf();
-                found.insert(key, serde_json::to_vec(&kept).unwrap());
-            }
-        }
-    }
-    found
-}
-
 fn good(ran: &Ran) {
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
 }
@@ -88,10 +61,10 @@ fn shared_equals_alone_with_any_number_of_threads() {
     for cell in BOTH {
         good(&world.run(&args(&[cell], "alone")));
     }
-    let alone = files(&world, "alone");
+    let alone = world.results("alone");
     assert_eq!(alone.len(), 2 * 5, "{:?}", alone.keys());
     let same = |out: &str| {
-        let found = files(&world, out);
+        let found = world.results(out);
         assert_eq!(found.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());
         for (name, bytes) in &found {
             assert!(*bytes == alone[name], "{out}: {} differs", name.display());
@@ -115,12 +88,12 @@ fn memory_is_planned() {
     assert!(!words(&together, "passes over the data"), "{}", together.stderr);
     assert!(words(&split, "trained in 2 passes over the data"), "{}", split.stderr);
     assert!(words(&split, "a smaller --batch-size needs less"), "{}", split.stderr);
-    assert!(files(&world, "together") == files(&world, "split"));
+    assert!(world.results("together") == world.results("split"));
 
     let auto = with("auto", &["--batch-size", "auto", "--memory-gb", "0.03"]);
     good(&auto);
     let sizes = |out: &str| -> Vec<u64> {
-        let records = files(&world, out);
+        let records = world.results(out);
         let records = records.iter().filter(|(path, _)| path.ends_with("record.json"));
         let plan = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
         records.map(|(_, bytes)| plan(bytes)[0]["micro_batch"].as_u64().unwrap()).collect()
@@ -161,7 +134,7 @@ fn killed_and_continued_equals_undisturbed() {
     println!("{kills} kills");
     assert!(kills >= 2, "{kills} kills");
     good(&world.run(&long(&BOTH, "killed")));
-    let (killed, undisturbed) = (files(&world, "killed"), files(&world, "whole"));
+    let (killed, undisturbed) = (world.results("killed"), world.results("whole"));
     assert_eq!(killed.keys().collect::<Vec<_>>(), undisturbed.keys().collect::<Vec<_>>());
     for (name, bytes) in &killed {
         assert!(*bytes == undisturbed[name], "{} differs", name.display());

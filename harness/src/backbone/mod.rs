@@ -8,6 +8,7 @@
 
 mod clip;
 mod config;
+mod counted;
 mod depth_anything;
 mod dinov2;
 mod dinov3;
@@ -30,6 +31,8 @@ mod vit;
 
 use candle_core::{DType, Device, Tensor};
 
+pub(crate) use counted::Counted;
+pub use counted::encoded;
 pub(crate) use encoder::evaluation_side;
 
 use crate::python::WorkerError;

@@ -32,6 +32,11 @@ pub enum Command {
     All(AllArgs),
     /// Run named tasks, for example imagenet1k/knn
     Run(RunArgs),
+    /// Run a grid of cells from a file, sharing passes, on many devices or a cluster
+    Sweep(super::sweep::SweepArgs),
+    /// What a sweep starts: works on its units until nothing is left
+    #[command(hide = true)]
+    Work(super::sweep::WorkArgs),
     /// Print results as a table
     Table(TableArgs),
     /// Compare backbones on the same images: intervals, p-values, ranks

@@ -9,6 +9,7 @@ use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
 use crate::run::{CheckpointError, RunError};
 use crate::simulators::SimulatorError;
+use crate::sweep::SweepError;
 use crate::weights::WeightsError;
 
 use super::{EXIT_FAILED, EXIT_USAGE};
@@ -71,6 +72,24 @@ pub enum CliError {
     /// Exporting or importing runs.
     #[error(transparent)]
     Archive(#[from] results::ArchiveError),
+    /// A sweep's file.
+    #[error(transparent)]
+    SweepFile(#[from] crate::sweep::file::FileError),
+    /// A sweep.
+    #[error(transparent)]
+    Sweep(SweepError),
+    /// Starting jobs elsewhere.
+    #[error(transparent)]
+    Launch(#[from] crate::sweep::launch::LaunchError),
+    /// The file that says how.
+    #[error(transparent)]
+    LaunchConfig(#[from] crate::sweep::launch::ConfigError),
+    /// A sweep so large that it may be a slip.
+    #[error("the sweep has {0} combinations")]
+    ManyCells(u128),
+    /// Something that a run needs is not there.
+    #[error("not there: {0}")]
+    Preflight(String),
     /// Deleting where nobody can be asked.
     #[error("deleting runs needs --yes where there is no terminal to ask at")]
     NeedsYes,
@@ -91,12 +110,25 @@ pub enum CliError {
     NeedsFile(results::Format),
 }
 
+impl From<SweepError> for CliError {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Run(error) => Self::Run(error),
+            error => Self::Sweep(error),
+        }
+    }
+}
+
 impl CliError {
     /// Exit status: 130 interrupted, 1 failed while running, 2 anything that kept it from running.
     pub fn status(&self) -> u8 {
         match self {
             Self::Run(RunError::Interrupted) | Self::Interrupted => EXIT_INTERRUPTED as u8,
-            Self::Image(_) | Self::Output { .. } | Self::Archive(_) => EXIT_FAILED,
+            Self::Image(_)
+            | Self::Output { .. }
+            | Self::Archive(_)
+            | Self::Sweep(SweepError::NoWorker { .. })
+            | Self::Launch(_) => EXIT_FAILED,
             _ => EXIT_USAGE,
         }
     }
@@ -122,7 +154,7 @@ impl CliError {
             Self::RunId(_) => {
                 one("`pixio-eval runs` lists every run; its id ends its folder's name")
             }
-            Self::Run(error) => match error {
+            Self::Run(error) => match error.inner() {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
                 RunError::Cache(_) => {
                     one("PIXIO_EVAL_CACHE chooses another folder for kept features")
@@ -174,6 +206,14 @@ impl CliError {
                 }
                 _ => Vec::new(),
             },
+            Self::SweepFile(error) => {
+                let near = error.near().first();
+                near.map(|name| format!("did you mean {name:?}?")).into_iter().collect()
+            }
+            Self::Sweep(error) => sweep_hints(error),
+            Self::Launch(error) => error.hints(),
+            Self::ManyCells(_) => one("--yes runs it all the same; [[exclude]] leaves cells out"),
+            Self::Preflight(_) => one("--data NAME=DIR says where a data set is"),
             Self::Compare(_) => one("`pixio-eval runs` lists every run under --out"),
             Self::Plot(error) => plot_hints(error),
             Self::PictureFormat(_) => one("LaTeX takes .pdf, a web page .svg, a slide .png"),
@@ -182,6 +222,19 @@ impl CliError {
             _ => Vec::new(),
         }
     }
+}
+
+fn sweep_hints(error: &SweepError) -> Vec<String> {
+    let hint = match error {
+        SweepError::OtherProtocol { .. } => {
+            "--name NEW or another --out keeps both; results of the older one stay what they are"
+        }
+        SweepError::Plan { .. } => "planning it again with `pixio-eval sweep` replaces it",
+        SweepError::Devices { .. } => "for example --devices 0,1,2,3 or --devices cpu*4",
+        SweepError::NoWorker { .. } => "`pixio-eval doctor` shows what this machine has",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
 }
 
 fn simulator_hints(error: &SimulatorError) -> Vec<String> {

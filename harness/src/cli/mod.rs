@@ -18,7 +18,9 @@ mod run;
 mod runs;
 mod shown;
 mod simulators;
+mod sweep;
 mod table;
+mod watch;
 
 use std::io::Write;
 use std::path::Path;
@@ -55,6 +57,8 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::All(args) => run::all(args, &reporter),
         Command::Run(args) => run::run(args, &reporter),
+        Command::Sweep(args) => sweep::sweep(&args, &reporter),
+        Command::Work(args) => sweep::work_on(&args, reporter),
         Command::Table(args) => table::table(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(args, &reporter),

@@ -9,9 +9,11 @@ use candle_core::DType;
 use clap::Args;
 use tasks::dense::LabelForm;
 
+use super::CliError;
 use crate::device::{DeviceChoice, parse_dtype};
+use crate::registry::nearest;
 use crate::resolve::{Override, SourceOptions};
-use crate::run::{BatchSize, Settings, TokenChoice};
+use crate::run::{BatchSize, Cell, Request, Settings, TokenChoice};
 use crate::weights::Rule;
 
 /// Where more names of backbones are.
@@ -71,13 +73,55 @@ pub struct ComputeArgs {
     pub workers: Option<usize>,
 }
 
-/// What running tasks has in common.
+/// Which cells, where, and how.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
+    #[command(flatten)]
+    /// Which cells.
+    pub cell: CellOptions,
+    #[command(flatten)]
+    /// Where and how.
+    pub common: CommonOptions,
+    #[command(flatten)]
+    /// What an ablation changes.
+    pub changes: ChangeArgs,
+}
+
+/// What a cell is, beside its task.
+#[derive(Args, Clone, Debug)]
+pub struct CellOptions {
     /// Name, folder, weights file, hf:ORG/REPO[@REV], random:NAME, py:FILE.py:FUNCTION, pixels, or state
     /// (robot tasks: the simulator's true state); repeatable
     #[arg(long, value_name = "B")]
     pub backbone: Vec<String>,
+    /// pixio, the published protocol; cortexbench-lite, robot tasks on a laptop; or sample, reduced
+    /// (default: sample with --sample, else pixio)
+    #[arg(long, value_name = "NAME", value_parser = ["pixio", "cortexbench-lite", "sample"])]
+    pub protocol: Option<String>,
+    /// Seed of heads, and of the stream: order, crops, --limit's shuffle
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Use N samples of each split, drawn by the seed
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Passes over the training data, for trained heads; 0 evaluates the initial head (default: the
+    /// protocol's)
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Start from a saved head; with --epochs 0, evaluate it
+    #[arg(long, value_name = "FILE")]
+    pub head_weights: Option<PathBuf>,
+    /// Numbers of neighbours for k-NN (default: the protocol's)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
+    pub k: Vec<usize>,
+    /// Temperature of the k-NN vote (default: the protocol's 0.07)
+    #[arg(long, value_name = "T", value_parser = above_zero)]
+    pub temperature: Option<f64>,
+}
+
+/// Where everything is and how it is computed, whichever the cells.
+#[derive(Args, Clone, Debug)]
+pub struct CommonOptions {
     #[command(flatten)]
     /// Which encoder.
     pub source: BackboneArgs,
@@ -97,26 +141,9 @@ pub struct RunOptions {
     /// Folder for results
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub out: PathBuf,
-    /// pixio, the published protocol; cortexbench-lite, robot tasks on a laptop; or sample, reduced
-    /// (default: sample with --sample, else pixio)
-    #[arg(long, value_name = "NAME", value_parser = ["pixio", "cortexbench-lite", "sample"])]
-    pub protocol: Option<String>,
     /// Use small generated data sets instead of real ones, made on first use
     #[arg(long)]
     pub sample: bool,
-    /// Seed of heads, and of the stream: order, crops, --limit's shuffle
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
-    /// Use N samples of each split, drawn by the seed
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub limit: Option<usize>,
-    /// Passes over the training data, for trained heads; 0 evaluates the initial head (default: the
-    /// protocol's)
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<usize>,
-    /// Start from a saved head; with --epochs 0, evaluate it
-    #[arg(long, value_name = "FILE")]
-    pub head_weights: Option<PathBuf>,
     /// How masks are stored when they do not tell: shifted (classes from 0) or original (from 1)
     #[arg(long, value_name = "FORM", value_parser = label_form)]
     pub labels: Option<LabelForm>,
@@ -127,18 +154,9 @@ pub struct RunOptions {
     /// Validation images to draw beside their truth and prediction, in each run's folder
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub pictures: usize,
-    /// Numbers of neighbours for k-NN (default: the protocol's)
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
-    pub k: Vec<usize>,
-    /// Temperature of the k-NN vote (default: the protocol's 0.07)
-    #[arg(long, value_name = "T", value_parser = above_zero)]
-    pub temperature: Option<f64>,
     /// Leave unreadable images out, and say so in the result, instead of stopping
     #[arg(long)]
     pub skip_bad_images: bool,
-    #[command(flatten)]
-    /// What an ablation changes.
-    pub changes: ChangeArgs,
     /// Say what would be run, in how many passes over the data, and whether everything is there; run
     /// nothing
     #[arg(long)]
@@ -148,25 +166,56 @@ pub struct RunOptions {
     pub json: bool,
 }
 
+impl CommonOptions {
+    /// The request for these cells.
+    pub fn request(&self, cells: Vec<Cell>, required: Vec<String>) -> Result<Request, CliError> {
+        let known = tasks::data::Registry::builtin()?;
+        for (name, _) in &self.data {
+            if known.get(name).is_none() {
+                let near = nearest(name, known.names());
+                return Err(CliError::UnknownDataset { name: name.clone(), near });
+            }
+        }
+        Ok(Request {
+            cells,
+            required,
+            data: self.data.clone(),
+            sample: self.sample,
+            out: self.out.clone(),
+            source: self.source.options(),
+            device: self.compute.device,
+            dtype: self.compute.dtype,
+            batch_size: self.batch_size,
+            memory: self.memory_gb.map(|gigabytes| (gigabytes * 1e9) as u64),
+            workers: self.compute.workers,
+            skip_bad_images: self.skip_bad_images,
+            head_weights: None,
+            labels: self.labels,
+            kept_bytes: (self.cache_gb * 1e9) as u64,
+            pictures: self.pictures,
+        })
+    }
+}
+
 impl RunOptions {
     /// The settings of every cell of the command.
     pub fn settings(&self) -> Settings {
-        let standard = if self.sample { "sample" } else { "pixio" };
-        let changes = &self.changes;
+        let standard = if self.common.sample { "sample" } else { "pixio" };
+        let (cell, changes) = (&self.cell, &self.changes);
         Settings {
-            protocol: self.protocol.clone().unwrap_or_else(|| standard.to_owned()),
-            seed: self.seed,
+            protocol: cell.protocol.clone().unwrap_or_else(|| standard.to_owned()),
+            seed: cell.seed,
             stream_seed: changes.stream_seed,
-            limit: self.limit,
-            epochs: self.epochs,
+            limit: cell.limit,
+            epochs: cell.epochs,
             learning_rate: changes.learning_rate,
             weight_decay: changes.weight_decay,
             block: changes.block,
             taps: (!changes.taps.is_empty()).then(|| changes.taps.clone()),
             tokens: changes.tokens,
             class_tokens: changes.class_tokens,
-            k: self.k.clone(),
-            temperature: self.temperature,
+            k: cell.k.clone(),
+            temperature: cell.temperature,
             set: changes.set.clone(),
         }
     }

@@ -1,9 +1,12 @@
+use schema::TaskHead;
+
 use super::args::{AllArgs, RunArgs};
-use super::options::RunOptions;
-use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
+use super::options::{CommonOptions, RunOptions};
+use super::{CliError, EXIT_DONE, EXIT_FAILED, print, print_json};
+use crate::device;
 use crate::progress::Reporter;
-use crate::registry::nearest;
-use crate::run::{Cell, Report, Request, RunError, execute, parse_cell, select_cells};
+use crate::run::{Cell, Report, Request, RunError, execute, outline, parse_cell, select_cells};
+use crate::sweep::preflight::{cells, preflight};
 
 /// The backbone of `--sample` when none is given.
 const SAMPLE_BACKBONE: &str = "random:pixio-nano";
@@ -14,77 +17,89 @@ const FLOOR: &str = "pixels";
 
 pub(super) fn all(args: AllArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let mut cells = select_cells(&args.tasks, &args.heads)?;
-    if args.options.sample && args.tasks.is_empty() {
+    let options = &args.options;
+    let sample = options.common.sample;
+    if sample && args.tasks.is_empty() {
         // One suite stands for the four.
         cells.retain(|cell| cell.head != "policy" || cell.dataset == SAMPLE_SUITE);
     }
-    let named = args.options.data.iter().map(|(name, _)| name.clone());
+    let named = options.common.data.iter().map(|(name, _)| name.clone());
     let required = args.tasks.iter().cloned().chain(named).collect();
-    let floor = args.options.sample.then_some(FLOOR);
-    let request = request(args.options.clone(), &cells, required, floor)?;
-    finish(execute(&request, reporter)?, &args.options, reporter)
+    let floor = sample.then_some(FLOOR);
+    carry_out(&request(options, &cells, required, floor)?, options, reporter)
 }
 
 pub(super) fn run(args: RunArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let cells = args.cells.iter().map(|cell| parse_cell(cell)).collect::<Result<Vec<_>, _>>()?;
     let required = cells.iter().map(|cell| cell.dataset.clone()).collect();
-    let request = request(args.options.clone(), &cells, required, None)?;
-    finish(execute(&request, reporter)?, &args.options, reporter)
+    carry_out(&request(&args.options, &cells, required, None)?, &args.options, reporter)
+}
+
+fn carry_out(request: &Request, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
+    if options.common.dry_run {
+        let request = Request { required: Vec::new(), ..request.clone() };
+        let device = device::name(&device::open(request.device).map_err(RunError::from)?);
+        return dry_run(&request, &[device], options.common.json, reporter);
+    }
+    let report = execute(request, reporter)?;
+    finish(report, &options.common, reporter)
+}
+
+/// Says what would be run, and whether everything is there; status 2 where it is not.
+pub(super) fn dry_run(
+    request: &Request,
+    devices: &[String],
+    json: bool,
+    reporter: &Reporter,
+) -> Result<u8, CliError> {
+    let outlines = outline(request, true, reporter)?;
+    let found = preflight(request, &outlines, devices)?;
+    match json {
+        true => print_json(&cells(request, &outlines))?,
+        false => print(found.text.as_bytes())?,
+    }
+    match found.missing.is_empty() {
+        true => Ok(EXIT_DONE),
+        false => Err(CliError::Preflight(found.missing.join(", "))),
+    }
 }
 
 fn request(
-    options: RunOptions,
-    tasks: &[schema::TaskHead],
+    options: &RunOptions,
+    tasks: &[TaskHead],
     required: Vec<String>,
     floor: Option<&str>,
 ) -> Result<Request, CliError> {
-    let known = tasks::data::Registry::builtin()?;
-    for (name, _) in &options.data {
-        if known.get(name).is_none() {
-            let near = nearest(name, known.names());
-            return Err(CliError::UnknownDataset { name: name.clone(), near });
-        }
-    }
     let settings = options.settings();
-    let mut backbones = options.backbone;
-    if backbones.is_empty() && options.sample {
+    let mut backbones = options.cell.backbone.clone();
+    if backbones.is_empty() && options.common.sample {
         backbones.push(SAMPLE_BACKBONE.to_owned());
-    }
-    if backbones.is_empty() {
-        return Err(RunError::NoBackbone.into());
     }
     if let Some(floor) = floor.filter(|floor| !backbones.iter().any(|spec| spec == floor)) {
         backbones.push(floor.to_owned());
     }
-    let cell = |backbone: &String, task: &schema::TaskHead| Cell {
+    let cell = |backbone: &String, task: &TaskHead| Cell {
         backbone: backbone.clone(),
         overrides: Vec::new(),
         task: task.clone(),
         settings: settings.clone(),
     };
-    let cells = backbones.iter().flat_map(|b| tasks.iter().map(move |task| cell(b, task)));
-    Ok(Request {
-        cells: cells.collect(),
-        required,
-        data: options.data,
-        sample: options.sample,
-        out: options.out,
-        source: options.source.options(),
-        device: options.compute.device,
-        dtype: options.compute.dtype,
-        batch_size: options.batch_size,
-        memory: options.memory_gb.map(|gigabytes| (gigabytes * 1e9) as u64),
-        workers: options.compute.workers,
-        skip_bad_images: options.skip_bad_images,
-        head_weights: options.head_weights,
-        labels: options.labels,
-        kept_bytes: (options.cache_gb * 1e9) as u64,
-        pictures: options.pictures,
-    })
+    let cells: Vec<Cell> =
+        backbones.iter().flat_map(|b| tasks.iter().map(move |task| cell(b, task))).collect();
+    let mut request = options.common.request(cells, required)?;
+    if backbones.is_empty() {
+        return Err(RunError::NoBackbone.into());
+    }
+    request.head_weights.clone_from(&options.cell.head_weights);
+    Ok(request)
 }
 
 /// Prints the table of this command's runs and says where they are.
-fn finish(report: Report, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
+pub(super) fn finish(
+    report: Report,
+    options: &CommonOptions,
+    reporter: &Reporter,
+) -> Result<u8, CliError> {
     if report.records.is_empty() && options.json {
         print(b"[]\n")?;
     }
@@ -108,9 +123,9 @@ fn finish(report: Report, options: &RunOptions, reporter: &Reporter) -> Result<u
         }
     }
     let status = if report.failed.is_empty() { EXIT_DONE } else { EXIT_FAILED };
-    for (label, error) in report.failed {
-        let error = CliError::Run(error);
-        eprintln!("error: {label} failed: {error}");
+    for failed in report.failed {
+        let error = CliError::Run(failed.error);
+        eprintln!("error: {} failed: {error}", failed.label);
         error.hints().iter().for_each(|hint| eprintln!("hint: {hint}"));
     }
     Ok(status)

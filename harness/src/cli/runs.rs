@@ -7,6 +7,7 @@ use results::{
     show_run,
 };
 
+use super::watch::{self, WatchArgs};
 use super::{CliError, EXIT_DONE, EXIT_FAILED, print, print_json};
 use crate::progress::Reporter;
 
@@ -83,6 +84,17 @@ pub enum RunsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Follow a sweep's workers, jobs and cells until they have ended
+    Watch {
+        #[command(flatten)]
+        /// Which sweep.
+        sweep: WatchArgs,
+        /// Print how it is now, and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// End a sweep's workers and jobs; what is done is kept
+    Cancel(WatchArgs),
     /// Delete runs; never one that a process works on
     Delete {
         /// Runs
@@ -145,6 +157,8 @@ pub(super) fn runs(args: RunsArgs, reporter: &Reporter) -> Result<u8, CliError> 
             }
             Ok(EXIT_DONE)
         }
+        RunsCommand::Watch { sweep, once } => watch::watch(&sweep, once, reporter),
+        RunsCommand::Cancel(sweep) => watch::cancel(&sweep, reporter),
         RunsCommand::Delete { ids, out, yes } => delete(&ids, &out, yes, reporter),
         RunsCommand::Export { ids, out, output } => {
             let found = Found::at(&out)?;

@@ -11,12 +11,13 @@ use schema::{
     BackboneRecord, DataRecord, FeatureStage, Fingerprint, KnnProtocol, MetricValue, PredictionRow,
     Protocol, RunPlan, SampleRows, Selection, Stages, VoteStage,
 };
-use tasks::data::{ImageNet, Registry, Sample};
+use tasks::data::{ImageFolder, ImageNet, Registry, Sample};
 
 use super::cell::{Cell, Settings};
 use super::embed::{self, Embedder};
 use super::extract::{Extracted, Extraction, Files, Load};
 use super::memory::{BatchSize, EncoderSize};
+use super::outline::Work;
 use super::session::{Host, Lazy, Measured};
 use super::{RunError, set};
 use crate::backbone::Dimensions;
@@ -150,6 +151,13 @@ pub(super) fn stream(plan: &RunPlan) -> Option<Fingerprint> {
     Some(schema::fingerprint(&(data, encoder, plan.micro_batch, plan.skip_bad_images)))
 }
 
+/// What a run reads and searches, for planning.
+pub(super) fn work(data: &Opened) -> Work {
+    let split = |split: &ImageFolder| split.samples().len() as u64;
+    let (train, val) = (split(&data.images.train), split(&data.images.val));
+    Work { trained: train, windows: val, validations: 1, ..Work::default() }
+}
+
 /// Extracts what is missing and searches. What `later` runs of the same stream will need is extracted in
 /// the same pass.
 pub(super) fn run(
@@ -159,6 +167,44 @@ pub(super) fn run(
     later: &[&RunPlan],
     data: &Opened,
 ) -> Result<Measured, RunError> {
+    with_extraction(host, lazy, plan, later, |extraction, protocol| {
+        measure(extraction, &protocol.vote, &data.images, &mut || lazy.get(host), host.reporter)
+    })
+}
+
+/// Extracts what is missing, as [`run`] does before it searches.
+pub(super) fn extract(
+    host: &Host<'_>,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    later: &[&RunPlan],
+    data: &Opened,
+) -> Result<(), RunError> {
+    with_extraction(host, lazy, plan, later, |extraction, _| {
+        for (split, folder) in [("train", &data.images.train), ("val", &data.images.val)] {
+            split_features(extraction, split, folder, &mut || lazy.get(host))?;
+        }
+        Ok(())
+    })
+}
+
+fn split_features(
+    extraction: &Extraction<'_>,
+    split: &'static str,
+    folder: &ImageFolder,
+    load: &mut Load<'_>,
+) -> Result<Extracted, RunError> {
+    let paths = folder.samples().iter().map(|sample| &*sample.path).collect();
+    extraction.split(split, &Files { root: folder.root(), paths }, load)
+}
+
+fn with_extraction<T>(
+    host: &Host<'_>,
+    lazy: &Lazy<'_>,
+    plan: &RunPlan,
+    later: &[&RunPlan],
+    then: impl FnOnce(&Extraction<'_>, &KnnProtocol) -> Result<T, RunError>,
+) -> Result<T, RunError> {
     let wrong = || RunError::Stream("a dense protocol on class folders".to_owned());
     let Stages::Knn(protocol) = &plan.protocol.stages else { return Err(wrong()) };
     let dimensions = lazy.resolved.dimensions();
@@ -185,7 +231,7 @@ pub(super) fn run(
         skip_bad_images: host.request.skip_bad_images,
         reporter: host.reporter,
     };
-    measure(&extraction, &protocol.vote, &data.images, &mut || lazy.get(host), host.reporter)
+    then(&extraction, protocol)
 }
 
 fn embedder<'a>(
@@ -209,13 +255,9 @@ fn measure(
     load: &mut Load<'_>,
     reporter: &Reporter,
 ) -> Result<Measured, RunError> {
-    let mut extract = |split, samples: &[Sample]| -> Result<Extracted, RunError> {
-        let paths = samples.iter().map(|sample| &*sample.path).collect();
-        extraction.split(split, &Files { root: data.train.root(), paths }, load)
-    };
     let (train_samples, val_samples) = (data.train.samples(), data.val.samples());
-    let train = extract("train", train_samples)?;
-    let val = extract("val", val_samples)?;
+    let train = split_features(extraction, "train", &data.train, load)?;
+    let val = split_features(extraction, "val", &data.val, load)?;
     let began = Instant::now();
     let labels = |positions: &[u32], samples: &[Sample]| -> Vec<u32> {
         positions.iter().map(|&at| samples[at as usize].target).collect()

@@ -55,6 +55,16 @@ impl EncoderSize {
         }
     }
 
+    /// Rows and columns of the grid.
+    pub(super) fn grid(&self) -> (usize, usize) {
+        (self.grid, self.grid)
+    }
+
+    /// Bytes of the encoder with `images` in a pass.
+    pub(super) fn pass(&self, images: usize) -> u64 {
+        self.weights + images as u64 * self.activations
+    }
+
     /// Images that an encoder alone, as for k-NN, takes in a pass within `memory` bytes.
     pub(super) fn images(&self, memory: u64) -> usize {
         let fit = memory.saturating_sub(self.weights) / self.activations.max(1);
@@ -113,6 +123,19 @@ impl ProbeSize {
         // Without a graph about half of the maps are held at once.
         let window = self.predicted + self.head.per_sample / 2;
         (at_once as u64 * self.head.per_sample).max(images as u64 * window)
+    }
+
+    /// Bytes of what a stream takes for one such probe, and of what each further one adds: about, as
+    /// taps that probes share are counted for each.
+    pub(super) fn parts(&self, encoder: &EncoderSize, images: usize) -> (u64, u64) {
+        let taps = 2 * self.taps.len() as u64 * self.batch as u64 * encoder.tap;
+        let own = self.head.fixed + taps;
+        (self.alone(encoder, images).saturating_sub(own), own)
+    }
+
+    /// Bytes of one image's head inputs.
+    pub(super) fn tap_bytes(&self, encoder: &EncoderSize) -> u64 {
+        self.taps.len() as u64 * encoder.tap / 2
     }
 
     /// Bytes of this probe alone on a stream, with `images` at a time.

@@ -1,11 +1,13 @@
 //! Running cells of the benchmark: plan everything, then carry it out, one record a cell.
 
+mod calibrate;
 mod cell;
 mod dense;
 mod embed;
 mod extract;
 mod knn;
 mod memory;
+mod outline;
 mod policy;
 mod prepare;
 mod request;
@@ -28,12 +30,15 @@ use crate::resolve::ResolveError;
 use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
+pub use calibrate::Rates;
 pub use cell::{Cell, Settings, TokenChoice};
 pub use dense::CheckpointError;
 pub use embed::image_stage;
 pub use memory::{BatchSize, STANDARD};
-pub use request::{Report, Request};
-pub use session::execute;
+pub(crate) use outline::streams;
+pub use outline::{Outline, Outlines, outline};
+pub use request::{Failed, Report, Request};
+pub use session::{execute, extract};
 
 /// Every cell this version can run, as data set and head.
 pub static CELLS: &[(&str, &str)] = &[
@@ -87,6 +92,14 @@ pub enum RunError {
         backbone: String,
         /// The tasks.
         tasks: String,
+    },
+    /// What is wrong with one of several cells.
+    #[error("{cell}: {source}")]
+    Cell {
+        /// Task and backbone.
+        cell: String,
+        /// What is wrong.
+        source: Box<RunError>,
     },
     /// A setting that does not go with the backbone or the head.
     #[error("{what} {value}: {why}")]
@@ -282,10 +295,22 @@ impl From<BackboneError> for RunError {
 }
 
 impl RunError {
+    /// What is wrong, without which cell it is wrong with.
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::Cell { source, .. } => source.inner(),
+            error => error,
+        }
+    }
+
+    /// Whether another process works on the run.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Checkpoint(CheckpointError::InUse { .. }))
+    }
+
     /// Whether the run's folder is another process's, or the run merely stopped.
     fn leaves_no_note(&self) -> bool {
-        let in_use = matches!(self, Self::Checkpoint(CheckpointError::InUse { .. }));
-        in_use || matches!(self, Self::Interrupted)
+        self.is_in_use() || matches!(self, Self::Interrupted)
     }
 }
 

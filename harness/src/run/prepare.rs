@@ -100,12 +100,19 @@ pub(super) fn prepared<T>(
         let (resolved, record) = (&resolved[backbone], &records[backbone]);
         let plan = match data.get(&key) {
             None => continue,
-            Some(Data::Robots(data)) => policy::plan(&host, asked, resolved, record, data)?,
+            Some(Data::Robots(data)) => policy::plan(&host, asked, resolved, record, data),
             Some(Data::Images(_)) if resolved.is_state() => continue,
-            Some(Data::Images(data)) => knn::plan(&host, asked, resolved, record, data)?,
+            Some(Data::Images(data)) => knn::plan(&host, asked, resolved, record, data),
             Some(Data::Pairs(_)) if !resolved.dimensions().patches => continue,
-            Some(Data::Pairs(data)) => dense::plan(&host, asked, resolved, record, data)?,
+            Some(Data::Pairs(data)) => dense::plan(&host, asked, resolved, record, data),
         };
+        let plan = plan.map_err(|error| match error {
+            RunError::Setting { .. } | RunError::Set { .. } if cells.len() > 1 => RunError::Cell {
+                cell: format!("{} {}", asked.task, asked.backbone),
+                source: Box::new(error),
+            },
+            error => error,
+        })?;
         planned.push(Planned { cell: *cell, backbone, data: key, plan });
     }
     // One run, however many cells come to it.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::DType;
-use schema::{RunPlan, RunRecord};
+use schema::{Fingerprint, RunPlan, RunRecord};
 use tasks::dense::LabelForm;
 
 use super::memory::BatchSize;
@@ -55,14 +55,31 @@ pub struct Report {
     pub records: Vec<RunRecord>,
     /// How many of them were finished before.
     pub kept: usize,
-    /// Cells that failed, with the reason.
-    pub failed: Vec<(String, RunError)>,
+    /// Runs that failed.
+    pub failed: Vec<Failed>,
+}
+
+/// A run that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Task and backbone.
+    pub label: String,
+    /// The run's key.
+    pub key: Fingerprint,
+    /// Why.
+    pub error: RunError,
 }
 
 impl Report {
+    /// Takes a failed run.
+    pub(crate) fn failed(&mut self, plan: &RunPlan, error: RunError) {
+        let label = format!("{} {}", plan.task, plan.backbone.name);
+        self.failed.push(Failed { label, key: plan.key(), error });
+    }
+
     /// Takes a finished run, shown under the name asked for now, which may differ for the same
     /// weights.
-    pub(super) fn done(&mut self, mut record: RunRecord, plan: &RunPlan) {
+    pub(crate) fn done(&mut self, mut record: RunRecord, plan: &RunPlan) {
         record.plan.backbone = plan.backbone.clone();
         self.records.push(record);
     }

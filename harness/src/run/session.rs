@@ -14,7 +14,7 @@ use super::memory::BatchSize;
 use super::prepare::{Data, DataKey, DataSets, Planned, prepared};
 use super::request::{Report, Request};
 use super::{RunError, dense, knn, memory, policy};
-use crate::backbone::{Backbone, Placement};
+use crate::backbone::{Backbone, Counted, Placement};
 use crate::device;
 use crate::progress::Reporter;
 use crate::resolve::Resolved;
@@ -68,6 +68,29 @@ pub fn execute(request: &Request, reporter: &Reporter) -> Result<Report, RunErro
     })
 }
 
+/// Makes the features that the request's k-NN cells need and does nothing else, sharing the work with other
+/// processes that do the same.
+pub fn extract(request: &Request, reporter: &Reporter) -> Result<(), RunError> {
+    prepared(request, reporter, |host, prepared| {
+        for (at, resolved) in prepared.resolved.iter().enumerate() {
+            let lazy = Lazy::of(resolved);
+            let plans: Vec<&Planned> =
+                prepared.planned.iter().filter(|planned| planned.backbone == at).collect();
+            for (first, planned) in plans.iter().enumerate() {
+                let Some(Data::Images(data)) = prepared.data.get(&planned.data) else { continue };
+                let stream = knn::stream(&planned.plan);
+                let later = plans[first + 1..].iter().map(|planned| &planned.plan);
+                let later: Vec<&RunPlan> =
+                    later.filter(|plan| knn::stream(plan) == stream).collect();
+                knn::extract(host, &lazy, &planned.plan, &later, data)?;
+            }
+            drop(lazy);
+            resolved.release();
+        }
+        Ok(())
+    })
+}
+
 impl Host<'_> {
     /// Runs one backbone's plans: k-NN and policies cell by cell, dense heads stream by stream.
     fn carry_out(
@@ -86,7 +109,7 @@ impl Host<'_> {
                     report.done(*record, &plan);
                 }
                 Ok(Begun::Started(dir)) => begun.push((plan, dir, key)),
-                Err(error) => report.failed.push((label(&plan), error)),
+                Err(error) => report.failed(&plan, error),
             }
         }
         let mut waiting = begun.into_iter().peekable();
@@ -200,7 +223,7 @@ impl Host<'_> {
                     self.reporter
                         .warn(format!("{label}: the failure could not be noted: {unnoted}"));
                 }
-                report.failed.push((label, error));
+                report.failed(&plan, error);
                 Ok(false)
             }
         }
@@ -277,7 +300,8 @@ impl<'a> Lazy<'a> {
         let began = Instant::now();
         let placement = Placement { device: host.device.clone(), dtype: host.dtype };
         let backbone = self.resolved.load(&placement)?;
-        let (backbone, _) = self.loaded.get_or_init(|| (backbone, began.elapsed()));
+        let counted: Box<dyn Backbone> = Box::new(Counted(backbone));
+        let (backbone, _) = self.loaded.get_or_init(|| (counted, began.elapsed()));
         Ok(&**backbone)
     }
 }

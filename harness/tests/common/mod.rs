@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -88,6 +89,31 @@ impl World {
             files.iter().flat_map(|file| values(file, "features")).collect()
         };
         banks.map(|bank| of_bank(bank.unwrap().path())).collect()
+    }
+
+    /// Every file of the runs under `out` that a result is made of, but for times: name to bytes.
+    pub fn results(&self, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.path(out)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                let key = path.strip_prefix(self.path(out)).unwrap().to_path_buf();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name.ends_with(".safetensors") || name.ends_with(".parquet") {
+                    found.insert(key, std::fs::read(&path).unwrap());
+                } else if name == "record.json" {
+                    let record: serde_json::Value =
+                        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                    let outcome = &record["outcome"];
+                    let kept = [&record["plan"], &outcome["metrics"], &outcome["curve"]];
+                    found.insert(key, serde_json::to_vec(&kept).unwrap());
+                }
+            }
+        }
+        found
     }
 
     /// The plans of every run in a folder.

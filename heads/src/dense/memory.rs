@@ -22,6 +22,23 @@ impl HeadConfig {
         }
     }
 
+    /// Floating-point operations of one sample through the head, about, on taps of `grid` = (h, w)
+    /// patches and to `crop` pixels a side: for comparing one head's work with another's.
+    pub fn flops(&self, grid: (usize, usize), crop: usize) -> f64 {
+        let (patches, width, outputs) = (grid.0 * grid.1, self.width, self.outputs);
+        let resized = 8 * outputs * crop * crop;
+        let products = match self.architecture {
+            Architecture::Linear => patches * width * (outputs + 5),
+            Architecture::Dpt { channels: [c0, c1, c2, c3], features: f } => {
+                let reassembled = width * (c0 + c1 + c2 + c3) + 16 * c0 * c0 + 4 * c1 * c1;
+                // Levels are 16, 4, 1 and 1/4 of the grid large; the output's maps 64 times.
+                let levels = 9 * f * (16 * c0 + 4 * c1 + c2 + c3 / 4) + 4 * 21 * 9 * f * f;
+                patches * (reassembled + levels + 64 * f * (f + outputs))
+            }
+        };
+        (2 * products + resized) as f64
+    }
+
     /// Memory of training on taps of `grid` = (h, w) patches and targets of `crop` pixels a side,
     /// with convolutions in `dtype`.
     pub fn training_memory(

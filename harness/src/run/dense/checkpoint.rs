@@ -49,6 +49,9 @@ pub(in crate::run) struct Spent {
     pub(in crate::run) encode: f64,
     pub(in crate::run) train: f64,
     pub(in crate::run) validate: f64,
+    /// Checkpoints, heads and pictures.
+    #[serde(default)]
+    pub(in crate::run) write: f64,
     pub(in crate::run) images: u64,
 }
 

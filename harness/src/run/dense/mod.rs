@@ -33,6 +33,7 @@ use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
 use super::RunError;
 use super::cell::{Cell, Settings};
 use super::memory::{BatchSize, EncoderSize, ProbeSize};
+use super::outline::Work;
 use super::request::Request;
 use super::session::{Host, Measured};
 use crate::lists::{self, ListOptions};
@@ -46,6 +47,7 @@ pub(super) use features::Recipe;
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
+use windows::Windows;
 
 /// A data set ready to train on.
 pub(super) struct Opened {
@@ -229,10 +231,28 @@ pub(super) fn stream(plan: &RunPlan) -> Option<Fingerprint> {
     Some(schema::fingerprint(&(data, encoder, steps, windows, plan.micro_batch)))
 }
 
+/// What a run reads and trains on, for planning.
+pub(super) fn work(plan: &RunPlan, data: &Opened) -> Result<Work, RunError> {
+    let Stages::Dense(protocol) = &plan.protocol.stages else { return Ok(Work::default()) };
+    let training = &protocol.training;
+    let samples = data.set.train.pairs().len();
+    let batch = training.groups * training.group_size;
+    let trained = (training.epochs * steps(protocol, samples) * batch) as u64;
+    let windows = Windows::about(data, &protocol.sample, &protocol.evaluation)? as u64;
+    let every = protocol.evaluation.every.max(1);
+    let validations = training.epochs.div_ceil(every).max(1) as u64;
+    Ok(Work { trained, windows, validations, ..Work::default() })
+}
+
 /// A finished probe's numbers.
 pub(super) fn measured(trained: Trained, data: &Opened) -> Measured {
     let Trained { curve, rows, spent, changes } = trained;
-    let seconds = [("encode", spent.encode), ("train", spent.train), ("validate", spent.validate)];
+    let seconds = [
+        ("encode", spent.encode),
+        ("train", spent.train),
+        ("validate", spent.validate),
+        ("write", spent.write),
+    ];
     let left_out = left_out(&curve, &rows);
     Measured {
         metrics: metrics(&curve),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::time::Instant;
 
 use heads::dense::{
     Architecture, Expected, HeadConfig, HeadKind, Probe, StepReport, initialise, load,
@@ -115,9 +116,11 @@ impl<'a> Runner<'a> {
         self.progress.curve.push(line);
         let newest = self.progress.curve.len() - 1;
         if trained && super::best(&self.progress.curve) == Some(newest) {
+            let began = Instant::now();
             let head = self.probe.head().tensors()?;
             checkpoint::write_head(&self.dir.folder().join("best.safetensors"), &head)?;
             self.rows.as_ref().map_or(Ok(()), |rows| self.dir.keep_best(rows))?;
+            self.progress.spent.write += began.elapsed().as_secs_f64();
         }
         self.write()
     }
@@ -140,14 +143,17 @@ impl<'a> Runner<'a> {
 
     fn write(&mut self) -> Result<(), RunError> {
         if self.total() > 0 {
+            let began = Instant::now();
             checkpoint::write(self.dir.folder(), &self.probe.state()?, &mut self.progress)?;
             self.written = Some(self.progress.step);
+            self.progress.spent.write += began.elapsed().as_secs_f64();
         }
         Ok(())
     }
 
     /// Writes the head and the pictures. Checkpoints stay until the record is written.
     pub(super) fn finish(self, stream: &Stream<'_>) -> Result<Trained, RunError> {
+        let began = Instant::now();
         let head = self.probe.head().tensors()?;
         let folder = self.dir.folder();
         checkpoint::write_head(&folder.join("head.safetensors"), &head)?;
@@ -161,7 +167,8 @@ impl<'a> Runner<'a> {
                 stream.reporter.warn(format!("{}: no picture: {problem}", self.label));
             }
         }
-        let Progress { curve, spent, changes, .. } = self.progress;
+        let Progress { curve, mut spent, changes, .. } = self.progress;
+        spent.write += began.elapsed().as_secs_f64();
         Ok(Trained { curve, rows, spent, changes })
     }
 

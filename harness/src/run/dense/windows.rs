@@ -70,6 +70,18 @@ impl Windows {
         windows(height, width, self.side, self.stride)
     }
 
+    /// Number of windows of all images, as if each were of the first one's size.
+    pub(super) fn about(
+        data: &Opened,
+        sample: &SampleStage,
+        evaluation: &EvaluationStage,
+    ) -> Result<usize, DenseError> {
+        let val = &data.set.val;
+        let Some(first) = val.pairs().first() else { return Ok(0) };
+        let (height, width) = size(val.root(), first, sample.border)?;
+        Ok(val.pairs().len() * windows(height, width, evaluation.window, evaluation.stride).len())
+    }
+
     /// Number of windows of a run of images.
     pub(super) fn count(&self, images: &Range<usize>) -> usize {
         images.clone().map(|image| self.at(image).len()).sum()

@@ -1,0 +1,508 @@
+//! A worker: takes units of a plan that nobody works on, one after the other, until nothing is left.
+//!
+//! Workers know of each other through the state folder alone: any number may start and end at any time, on
+//! any machine that shares it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use results::{Store, write_whole};
+use serde::Serialize;
+
+use super::claims::State as At;
+use super::claims::{Claim, Claims, Released, Status, Taken, Timing, Worker};
+use super::plan::{PlannedCell, SweepPlan, Unit};
+use super::{State, SweepError};
+use crate::backbone::encoded;
+use crate::cache::{self, Kind};
+use crate::interrupt;
+use crate::locate;
+use crate::progress::Reporter;
+use crate::run::{Report, Request, RunError, execute, extract};
+
+/// How often a worker with nothing to take looks again.
+const POLL: Duration = Duration::from_millis(500);
+/// How often a working one looks whether it may go on.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What a worker is given.
+pub struct Work<'a> {
+    /// The sweep.
+    pub state: &'a State,
+    /// The launch it belongs to.
+    pub launch: &'a str,
+    /// Name of its device.
+    pub device: &'a str,
+    /// Where and how to compute; its cells are replaced.
+    pub request: Request,
+    /// Whether to make k-NN features alone.
+    pub extract_only: bool,
+    /// The process that started it and whose end ends it, if any.
+    pub parent: Option<u32>,
+    /// Beats and expiry.
+    pub timing: Timing,
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything is done.
+    Done,
+    /// Nothing is left but cells that failed, so many.
+    Failed(usize),
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// A line of `units/WORKER.jsonl`: what a unit took.
+#[derive(Debug, Serialize)]
+struct Took<'a> {
+    unit: &'a str,
+    cells: Vec<String>,
+    extract: bool,
+    /// Passes of the encoder, and images in them.
+    passes: u64,
+    images: u64,
+    seconds: f64,
+    outcome: &'a str,
+}
+
+struct Worked<'a> {
+    work: &'a Work<'a>,
+    plan: SweepPlan,
+    store: Store,
+    worker: Arc<Worker>,
+    claims: Claims,
+    reporter: &'a Reporter,
+    /// Keys of finished cells, and of failed ones.
+    finished: HashSet<String>,
+    failed: HashMap<String, String>,
+}
+
+/// What a look at a unit came to.
+enum Look {
+    /// It was worked on.
+    Worked,
+    /// Others hold something of it.
+    Held,
+    /// Nothing is left of it.
+    Over,
+}
+
+/// Enters the process among the workers of a sweep and works.
+pub fn work(work: &Work<'_>, reporter: Reporter) -> Result<Ended, SweepError> {
+    let plan = SweepPlan::read(work.state)?.ok_or_else(|| SweepError::Plan {
+        path: work.state.plan(),
+        why: "it is not there".to_owned(),
+    })?;
+    work.state.create()?;
+    let worker = Worker::register_with(work.state.folder(), work.launch, work.device, work.timing)?;
+    let worker = Arc::new(worker);
+    let told = Arc::clone(&worker);
+    let status: Arc<std::sync::Mutex<Status>> = Arc::default();
+    let shown = Arc::clone(&status);
+    let reporter = reporter.watched(move |label, done, total| {
+        let mut status = shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (status.note, status.done, status.total) = (label.to_owned(), done, total);
+        told.set_status(status.clone());
+    });
+    let claims = Claims::open(work.state.folder(), work.timing.expiry)?;
+    let store = Store::open(&work.request.out).map_err(RunError::from)?;
+    let mut worked = Worked {
+        work,
+        plan,
+        store,
+        worker,
+        claims,
+        reporter: &reporter,
+        finished: HashSet::new(),
+        failed: HashMap::new(),
+    };
+    let ended = worked.all(&status);
+    let stopped = matches!(ended, Ok(Ended::Stopped));
+    worked.worker.set_state(if stopped { At::Interrupted } else { At::Stopped });
+    ended
+}
+
+impl Worked<'_> {
+    fn all(&mut self, status: &std::sync::Mutex<Status>) -> Result<Ended, SweepError> {
+        let units = self.plan.units.clone();
+        'again: loop {
+            let mut held = false;
+            for unit in &units {
+                if self.stops() {
+                    return Ok(Ended::Stopped);
+                }
+                match self.unit(unit, status)? {
+                    Look::Worked => continue 'again,
+                    Look::Held => held = true,
+                    Look::Over => {}
+                }
+            }
+            if !held {
+                break;
+            }
+            self.worker.set_state(At::Idle);
+            std::thread::sleep(POLL);
+        }
+        match self.failed.len() {
+            0 => Ok(Ended::Done),
+            failed => Ok(Ended::Failed(failed)),
+        }
+    }
+
+    fn stops(&self) -> bool {
+        interrupt::requested() || self.work.state.is_cancelled() || self.orphaned()
+    }
+
+    /// Whether the process that started it is gone.
+    fn orphaned(&self) -> bool {
+        #[cfg(unix)]
+        return self
+            .work
+            .parent
+            .is_some_and(|parent| std::os::unix::process::parent_id() != parent);
+        #[cfg(not(unix))]
+        return false;
+    }
+
+    fn unit(&mut self, unit: &Unit, status: &std::sync::Mutex<Status>) -> Result<Look, SweepError> {
+        let mut left = Vec::new();
+        for &at in &unit.cells {
+            if !self.is_over(&self.plan.cells[at].clone())? {
+                left.push(at);
+            }
+        }
+        if left.is_empty() {
+            return Ok(Look::Over);
+        }
+        if unit.extract {
+            return self.extraction(unit, &left, status);
+        }
+        if self.work.extract_only {
+            return Ok(Look::Over);
+        }
+        if self.awaits_features(unit)? {
+            return Ok(Look::Held);
+        }
+        let (mut mine, mut held) = (Vec::new(), false);
+        for at in left {
+            let cell = self.plan.cells[at].clone();
+            match self.take(&cell.key(), &unit.id, progress(&self.store, &cell))? {
+                Some(Taken::Mine(claim)) if self.is_over(&cell)? => {
+                    claim.give_back(Released::Done)?;
+                }
+                Some(Taken::Mine(claim)) => mine.push((at, claim)),
+                Some(Taken::GaveUp { crashes, worker }) => self.give_up(&cell, crashes, &worker)?,
+                Some(Taken::Failed { why, .. }) => {
+                    self.failed.insert(cell.key(), why);
+                }
+                Some(Taken::HeldBy { .. } | Taken::Contested) => held = true,
+                None => return Ok(Look::Held),
+            }
+        }
+        if mine.is_empty() {
+            return Ok(if held { Look::Held } else { Look::Over });
+        }
+        let (places, claims): (Vec<usize>, Vec<Claim>) = mine.into_iter().unzip();
+        let labels: Vec<String> = places.iter().map(|&at| self.plan.cells[at].label()).collect();
+        self.note_status(status, unit, &places, &labels);
+        let cells = places.iter().map(|&at| self.plan.cells[at].cell.clone()).collect();
+        let request = Request { cells, ..self.work.request.clone() };
+        let reporter = self.reporter;
+        let (ran, took) = self.watched(&claims, || execute(&request, reporter));
+        let outcome = self.ended(&places, claims, ran)?;
+        self.log(unit, &places, took, outcome)?;
+        Ok(Look::Worked)
+    }
+
+    /// Takes a key; none where this worker may take nothing now.
+    fn take(&self, key: &str, unit: &str, at: u64) -> Result<Option<Taken>, SweepError> {
+        match self.claims.try_claim(&self.worker, key, unit, at) {
+            Err(super::claims::ClaimError::NotBeating(why)) => {
+                self.reporter.warn(format!("waiting: {why}"));
+                Ok(None)
+            }
+            taken => Ok(taken.map(Some)?),
+        }
+    }
+
+    fn is_over(&mut self, cell: &PlannedCell) -> Result<bool, SweepError> {
+        let key = cell.key();
+        if self.finished.contains(&key) || self.failed.contains_key(&key) {
+            return Ok(true);
+        }
+        let there = self.store.finished(&cell.plan).map_err(RunError::from)?.is_some();
+        if there {
+            self.finished.insert(key);
+        }
+        Ok(there)
+    }
+
+    /// Whether other units make the features that this one needs.
+    fn awaits_features(&self, unit: &Unit) -> Result<bool, SweepError> {
+        let makes = |other: &&Unit| {
+            other.extract && unit.cells.iter().any(|cell| other.cells.contains(cell))
+        };
+        let parts: Vec<&Unit> = self.plan.units.iter().filter(makes).collect();
+        if parts.iter().any(|part| self.extracted(part).exists()) {
+            return Ok(false);
+        }
+        // Where nobody can make them, this unit tries, and says why not.
+        let over = |part: &&Unit| {
+            let newest = self.claims.newest(&part.id).ok().flatten();
+            newest.is_some_and(|record| matches!(record.released, Some(Released::Failed(_))))
+        };
+        Ok(parts.iter().any(|part| !over(part)))
+    }
+
+    fn extracted(&self, unit: &Unit) -> std::path::PathBuf {
+        let first = unit.cells.first().map(|&at| self.plan.cells[at].key()).unwrap_or_default();
+        self.work.state.extracted().join(first)
+    }
+
+    fn extraction(
+        &mut self,
+        unit: &Unit,
+        left: &[usize],
+        status: &std::sync::Mutex<Status>,
+    ) -> Result<Look, SweepError> {
+        if self.extracted(unit).exists() {
+            return Ok(Look::Over);
+        }
+        let claim = match self.take(&unit.id, &unit.id, kept_features())? {
+            Some(Taken::Mine(claim)) => claim,
+            Some(Taken::GaveUp { .. } | Taken::Failed { .. }) => return Ok(Look::Over),
+            Some(Taken::HeldBy { .. } | Taken::Contested) | None => return Ok(Look::Held),
+        };
+        let labels = vec![format!("features of {}", self.plan.cells[left[0]].label())];
+        self.note_status(status, unit, left, &labels);
+        let cells = left.iter().map(|&at| self.plan.cells[at].cell.clone()).collect();
+        let request = Request { cells, ..self.work.request.clone() };
+        let (reporter, claims) = (self.reporter, [claim]);
+        let (ran, took) = self.watched(&claims, || extract(&request, reporter));
+        let [claim] = claims;
+        let outcome = match ran {
+            Ok(()) => {
+                let marker = self.extracted(unit);
+                write_whole(&marker, b"").map_err(SweepError::io("write", &marker))?;
+                claim.give_back(Released::Done)?;
+                "done"
+            }
+            Err(RunError::Interrupted) => {
+                claim.give_back(Released::Interrupted)?;
+                "interrupted"
+            }
+            Err(error) => {
+                self.reporter.warn(format!("features: {error}"));
+                claim.give_back(Released::Failed(error.to_string()))?;
+                "failed"
+            }
+        };
+        self.log(unit, left, took, outcome)?;
+        Ok(Look::Worked)
+    }
+
+    fn note_status(
+        &self,
+        status: &std::sync::Mutex<Status>,
+        unit: &Unit,
+        places: &[usize],
+        labels: &[String],
+    ) {
+        let label = match labels {
+            [] => String::new(),
+            [one] => one.clone(),
+            [first, ..] => format!("{first} and {} more", labels.len() - 1),
+        };
+        self.reporter.say(format!("unit {}: {label}", unit.id));
+        let mut status = status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *status = Status {
+            label,
+            unit: unit.id.clone(),
+            cells: places.iter().map(|&at| self.plan.cells[at].key()).collect(),
+            since: Some(jiff::Timestamp::now().to_string()),
+            ..Status::default()
+        };
+        self.worker.set_status(status.clone());
+        self.worker.set_state(At::Working);
+    }
+
+    /// Works while a thread looks whether it may go on: whether its claims are still its own, and whether
+    /// anybody wants it to.
+    fn watched<T>(&self, claims: &[Claim], run: impl FnOnce() -> T) -> (T, (u64, u64, f64)) {
+        let (over, before, began) = (AtomicBool::new(false), encoded(), Instant::now());
+        let ran = std::thread::scope(|scope| {
+            let (over, watcher) = (&over, std::thread::current());
+            let _ = watcher;
+            let thread = scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let lost = claims.iter().find_map(Claim::lost).or_else(|| self.worker.lost());
+                    if let Some(why) = lost {
+                        self.reporter.warn(format!("stops what it does: {why}"));
+                        interrupt::pause();
+                        return;
+                    }
+                    if self.work.state.is_cancelled() || self.orphaned() {
+                        interrupt::request();
+                        return;
+                    }
+                    std::thread::park_timeout(WATCH);
+                }
+            });
+            let ran = run();
+            over.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
+            ran
+        });
+        interrupt::resume();
+        let (passes, images) = encoded();
+        let took = (passes - before.0, images - before.1, began.elapsed().as_secs_f64());
+        (ran, took)
+    }
+
+    /// Gives the cells back, each as what became of it.
+    fn ended(
+        &mut self,
+        places: &[usize],
+        claims: Vec<Claim>,
+        ran: Result<Report, RunError>,
+    ) -> Result<&'static str, SweepError> {
+        let (report, before_work) = match ran {
+            Ok(report) => (report, None),
+            Err(RunError::Interrupted) => {
+                claims.into_iter().try_for_each(|claim| claim.give_back(Released::Interrupted))?;
+                return Ok("interrupted");
+            }
+            Err(error) => (Report::default(), Some(error.to_string())),
+        };
+        let reasons: BTreeMap<String, &RunError> = report
+            .failed
+            .iter()
+            .map(|failed| (failed.key.short().to_owned(), &failed.error))
+            .collect();
+        let mut outcome = "done";
+        for (&at, claim) in places.iter().zip(claims) {
+            let cell = self.plan.cells[at].clone();
+            if self.is_over(&cell)? {
+                claim.give_back(Released::Done)?;
+                continue;
+            }
+            let why = match (reasons.get(&cell.key()), &before_work) {
+                (Some(error), _) if error.is_in_use() => {
+                    claim.give_back(Released::Interrupted)?;
+                    outcome = "waits";
+                    // Who has it does not tell by claims when it ends.
+                    std::thread::sleep(POLL);
+                    continue;
+                }
+                (Some(error), _) => error.to_string(),
+                (None, Some(why)) => {
+                    self.note_failure(&cell, why);
+                    why.clone()
+                }
+                (None, None) => {
+                    let same = |key: &&String| {
+                        report.records.iter().any(|r| r.plan.key().short() == **key)
+                    };
+                    let found = report
+                        .records
+                        .iter()
+                        .map(|record| record.plan.key().short().to_owned())
+                        .find(|key| !self.finished.contains(key) && same(&key));
+                    SweepError::Moved {
+                        cell: cell.label(),
+                        expected: cell.key(),
+                        found: found.unwrap_or_else(|| "left out".to_owned()),
+                    }
+                    .to_string()
+                }
+            };
+            outcome = "failed";
+            self.reporter.warn(format!("{} failed: {why}", cell.label()));
+            claim.give_back(Released::Failed(why.clone()))?;
+            self.failed.insert(cell.key(), why);
+        }
+        Ok(outcome)
+    }
+
+    /// What ended workers twice in the same place is not tried again in this launch.
+    fn give_up(
+        &mut self,
+        cell: &PlannedCell,
+        crashes: usize,
+        worker: &str,
+    ) -> Result<(), SweepError> {
+        let log = self.work.state.logs();
+        let why = format!(
+            "its worker died {crashes} times without getting further, at last {worker} (logs: {})",
+            log.display()
+        );
+        self.note_failure(cell, &why);
+        self.failed.insert(cell.key(), why);
+        Ok(())
+    }
+
+    /// Says in the run's folder why it failed.
+    fn note_failure(&self, cell: &PlannedCell, why: &str) {
+        let noted = self.store.begin(&cell.plan).and_then(|dir| dir.fail(why));
+        if let Err(error) = noted {
+            self.reporter
+                .warn(format!("{}: the failure could not be noted: {error}", cell.label()));
+        }
+    }
+
+    fn log(
+        &self,
+        unit: &Unit,
+        places: &[usize],
+        (passes, images, seconds): (u64, u64, f64),
+        outcome: &str,
+    ) -> Result<(), SweepError> {
+        let took = Took {
+            unit: &unit.id,
+            cells: places.iter().map(|&at| self.plan.cells[at].key()).collect(),
+            extract: unit.extract,
+            passes,
+            images,
+            seconds,
+            outcome,
+        };
+        let path = self.work.state.units().join(format!("{}.jsonl", self.worker.id()));
+        let line = serde_json::to_string(&took).unwrap_or_default() + "\n";
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(SweepError::io("write", &path))
+    }
+}
+
+/// How far a cell is: when something of its work was last written, in milliseconds by the file system's
+/// clock.
+fn progress(store: &Store, cell: &PlannedCell) -> u64 {
+    let kept = if cell.plan.task.head == "knn" { kept_features() } else { 0 };
+    let folder = store.folder(&cell.plan).map(|folder| newest(&folder)).unwrap_or(0);
+    kept.max(folder)
+}
+
+/// When features were last kept.
+fn kept_features() -> u64 {
+    let sets = cache::sets(&locate::cache(), Kind::Features);
+    sets.iter().map(|set| newest(&set.folder)).max().unwrap_or(0)
+}
+
+fn newest(folder: &Path) -> u64 {
+    // What is written before any work is no progress.
+    let counts = |name: &str| !matches!(name, "plan.json" | "failed.txt" | ".lock");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let times =
+        entries.filter(|entry| counts(&entry.file_name().to_string_lossy())).filter_map(|entry| {
+            let time = entry.metadata().ok()?.modified().ok()?;
+            Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as u64)
+        });
+    times.max().unwrap_or(0)
+}
