@@ -69,10 +69,11 @@ start() { # [FOLDER]
         command -v "$program" >/dev/null || skip "$program is not installed (Debian: slurm-wlm, munge)"
     done
     folder="${1:-$(mktemp -d "${TMPDIR:-/tmp}/slurm.XXXXXX")}"
-    # A socket's path has at most 107 bytes.
-    [ "${#folder}" -le 80 ] || skip "the folder's path is too long for a socket: $folder"
+    # A socket's path has at most 107 bytes; slurm.conf takes no spaces.
+    [[ "$folder" =~ ^/[^[:space:]\'%#]{1,80}$ ]] || skip "expected a short absolute path without spaces: $folder"
+    # `stop` removes all of it.
+    [ -z "$(ls -A "$folder" 2>/dev/null)" ] || { echo "expected a new or empty folder: $folder" >&2; exit 2; }
     mkdir -p "$folder"/{log,state,spool,munge}
-    [ ! -e "$folder/slurm.conf" ] || { echo "there is already a Slurm in $folder" >&2; exit 2; }
     # Daemons and jobs of other users pass through; nobody else may write, or munged refuses.
     chmod 755 "$folder" "$folder/munge"
     user="$(id -un)"
