@@ -63,15 +63,17 @@ fail() { # FOLDER DAEMON: the daemon's last words
     skip "$2 did not start"
 }
 
-start() { # FOLDER
-    local folder="$1" program user host
+start() { # [FOLDER]
+    local folder program user host
     for program in munged slurmctld slurmd sbatch; do
         command -v "$program" >/dev/null || skip "$program is not installed (Debian: slurm-wlm, munge)"
     done
-    # A socket's path has at most 107 bytes.
-    [ "${#folder}" -le 80 ] || skip "the folder's path is too long for a socket: $folder"
+    folder="${1:-$(mktemp -d "${TMPDIR:-/tmp}/slurm.XXXXXX")}"
+    # A socket's path has at most 107 bytes; slurm.conf takes no spaces.
+    [[ "$folder" =~ ^/[^[:space:]\'%#]{1,80}$ ]] || skip "expected a short absolute path without spaces: $folder"
+    # `stop` removes all of it.
+    [ -z "$(ls -A "$folder" 2>/dev/null)" ] || { echo "expected a new or empty folder: $folder" >&2; exit 2; }
     mkdir -p "$folder"/{log,state,spool,munge}
-    [ ! -e "$folder/slurm.conf" ] || { echo "there is already a Slurm in $folder" >&2; exit 2; }
     # Daemons and jobs of other users pass through; nobody else may write, or munged refuses.
     chmod 755 "$folder" "$folder/munge"
     user="$(id -un)"
@@ -107,7 +109,7 @@ MailProg=/bin/true
 GresTypes=gpu
 NodeName=$host NodeHostname=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=8192 Gres=gpu:2 State=UNKNOWN
 PartitionName=DEFAULT Nodes=$host DefMemPerCPU=256 MaxTime=INFINITE DefaultTime=60 State=UP
-PartitionName=main Default=YES PriorityTier=1 GraceTime=20
+PartitionName=main Default=YES PriorityTier=1
 PartitionName=urgent PriorityTier=10
 CONF
     # A GPU needs a device file; nothing is done with it where there are no cgroups.
@@ -134,7 +136,7 @@ CONF
 }
 
 case "${1:-}" in
-    start) start "${2:-$(mktemp -d "${TMPDIR:-/tmp}/slurm.XXXXXX")}" ;;
+    start) start "${2:-}" ;;
     stop) stop "${2:-${SLURM_NODE:?the folder that start printed}}" ;;
     *) echo "usage: $0 start|stop [FOLDER]" >&2; exit 2 ;;
 esac

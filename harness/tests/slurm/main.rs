@@ -10,14 +10,15 @@ mod sweep;
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use node::Node;
 use pixio_eval::sweep::launch::{
-    Config, Job, JobKind, Launch, Launcher, QueueLine, Slurm, cancel, queue,
+    CANCELLED, Config, Job, JobKind, Launch, Launched, Launcher, QueueLine, Slurm, cancel, queue,
 };
+use tempfile::TempDir;
 
 const CELLS: usize = 12;
 
@@ -40,6 +41,95 @@ fn jobs(state: &Path) -> Vec<Job> {
     ]
 }
 
+/// A sweep's state folder, and a Slurm to run it on.
+struct World {
+    node: Node,
+    root: TempDir,
+}
+
+impl World {
+    /// Nothing where there is no Slurm.
+    fn new() -> Option<Self> {
+        let node = Node::start()?;
+        let world = Self { node, root: tempfile::tempdir().unwrap() };
+        fs::create_dir(world.state()).unwrap();
+        Some(world)
+    }
+
+    /// Slurm's lines and bash's both see this name.
+    fn state(&self) -> PathBuf {
+        self.root.path().join("it's a \"sweep\" #1")
+    }
+
+    fn launch(&self, id: &str, config: Config) -> Launched {
+        let slurm = Slurm { search: self.node.programs(), config };
+        let launch = Launch {
+            state: self.state(),
+            name: "stand-in".to_owned(),
+            id: id.to_owned(),
+            directory: self.root.path().to_path_buf(),
+        };
+        slurm.launch(&launch, &jobs(&self.state())).unwrap()
+    }
+
+    fn lines(&self) -> Vec<QueueLine> {
+        queue(&self.state(), &self.node.programs()).unwrap()
+    }
+
+    fn running(&self) -> usize {
+        let lines = self.lines();
+        let running =
+            lines.iter().filter(|line| line.kind == JobKind::Probe && line.state == "RUNNING");
+        running.map(|line| line.tasks).sum()
+    }
+
+    fn file(&self, task: usize, what: &str) -> PathBuf {
+        self.state().join(format!("probe.{task}.{what}"))
+    }
+
+    /// Keeps a task from ending by itself.
+    fn hold(&self, task: usize) {
+        fs::write(self.file(task, "hold"), "").unwrap();
+    }
+
+    fn release(&self, task: usize) {
+        fs::remove_file(self.file(task, "hold")).unwrap();
+    }
+
+    /// Whether a task has counted to its end.
+    fn holds(&self, task: usize) -> bool {
+        fs::read_to_string(self.file(task, "now")).is_ok_and(|count| count.trim() == "5")
+    }
+
+    /// As Slurm does ahead of a time limit; scancel --batch would try again where a job is on its way.
+    fn tell(&self, task: usize) {
+        let script = fs::read_to_string(self.file(task, "script")).unwrap();
+        let sent = Command::new("kill").args(["-USR1", script.trim()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// What a task has said in all of its turns, without what Slurm and bash say.
+    fn said(&self, launch: &str, launched: &Launched, task: usize) -> Vec<String> {
+        let name = format!("logs/{launch}.2-probe.{}_{task}.log", launched.ids[1]);
+        let log = fs::read_to_string(self.state().join(name)).unwrap();
+        let ours =
+            |line: &&str| ["begins", "told", "nothing"].iter().any(|word| line.starts_with(word));
+        log.lines().filter(ours).map(str::to_owned).collect()
+    }
+
+    /// Cells that were there when the table was made.
+    fn table(&self) -> usize {
+        let path = self.state().join("table.0");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        // An unmatched pattern stays as it is.
+        text.lines().filter(|name| !name.contains('?')).count()
+    }
+}
+
+/// Of a task that was told once and went on.
+const TWO_TURNS: [&str; 3] = ["begins at 0", "told at 5", "begins at 5"];
+
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -48,118 +138,104 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Cells that were there when the table of this launch was made.
-fn table(state: &Path) -> usize {
-    let text = fs::read_to_string(state.join("table.0")).unwrap();
-    fs::remove_file(state.join("table.0")).unwrap();
-    // An unmatched pattern stays as it is.
-    text.lines().filter(|name| !name.contains('?')).count()
-}
-
 #[test]
 fn a_sweep_of_jobs_survives_what_a_cluster_does_to_it() {
-    let Some(node) = Node::start() else { return };
-    let root = tempfile::tempdir().unwrap();
-    // Slurm's lines and bash's both see this name.
-    let state = root.path().join("it's a \"sweep\" #1");
-    fs::create_dir(&state).unwrap();
-    let programs = node.programs();
-    let slurm = Slurm { search: programs.clone(), config: Config::default() };
-    let launch = |id: &str| Launch {
-        state: state.clone(),
-        name: "stand-in".to_owned(),
-        id: id.to_owned(),
-        directory: root.path().to_path_buf(),
-    };
-    let lines = || queue(&state, &programs).unwrap();
-    let hold = |task: usize| state.join(format!("probe.{task}.hold"));
-    // Fully counted, and held there.
-    let holds = |task: usize| {
-        let count = fs::read_to_string(state.join(format!("probe.{task}.now")));
-        count.is_ok_and(|count| count.trim() == "5")
-    };
-    let log = |launch: &str, id: &str, task: usize| {
-        let name = format!("logs/{launch}.2-probe.{id}_{task}.log");
-        fs::read_to_string(state.join(name)).unwrap()
-    };
-
-    // As Slurm does ahead of a time limit; scancel --batch would try again where a job is on its way.
-    let tell = |task: usize| {
-        let script = fs::read_to_string(state.join(format!("probe.{task}.script"))).unwrap();
-        let sent = Command::new("kill").args(["-USR1", script.trim()]).status();
-        assert!(sent.unwrap().success());
-    };
+    let Some(world) = World::new() else { return };
     // Of the last task, Slurm's own id is that of the array.
     let last = CELLS - 1;
     for task in [0, 1, 2, 3, last] {
-        fs::write(hold(task), "").unwrap();
+        world.hold(task);
     }
-    let first = slurm.launch(&launch("one"), &jobs(&state)).unwrap();
-    let probe = first.ids[1].clone();
-    until("four tasks work", || (0..4).all(holds));
+    let first = world.launch("one", Config::default());
+    let probe = &first.ids[1];
+    until("four tasks work", || (0..4).all(|task| world.holds(task)));
     let waiting = |line: &QueueLine| line.kind == JobKind::Table && line.place == "Dependency";
-    assert!(lines().iter().any(waiting), "{:?}", lines());
-    let running: usize = lines()
-        .iter()
-        .filter(|line| line.kind == JobKind::Probe && line.state == "RUNNING")
-        .map(|line| line.tasks)
-        .sum();
-    assert_eq!(running, 4, "{:?}", lines());
+    assert!(world.lines().iter().any(waiting), "{:?}", world.lines());
+    assert_eq!(world.running(), 4, "{:?}", world.lines());
 
-    node.ask("scancel", &[&format!("{probe}_0")]);
-    node.ask("scontrol", &["requeue", &format!("{probe}_1")]);
-    tell(2);
+    world.node.ask("scancel", &[&format!("{probe}_0")]);
+    world.node.ask("scontrol", &["requeue", &format!("{probe}_1")]);
+    world.tell(2);
     for task in 1..4 {
-        fs::remove_file(hold(task)).unwrap();
+        world.release(task);
     }
-    until("the last task works", || holds(last));
-    fs::remove_file(hold(0)).unwrap();
-    tell(last);
-    until("the last task has been told", || log("one", &probe, last).contains("told"));
-    fs::remove_file(hold(last)).unwrap();
-    until("the first launch ends", || lines().is_empty());
+    until("the last task works", || world.holds(last));
+    world.release(0);
+    world.tell(last);
+    until("the last task has been told", || world.said("one", &first, last).len() > 1);
+    world.release(last);
+    until("the first launch ends", || world.lines().is_empty());
 
-    assert_eq!(table(&state), CELLS - 1, "all but the cancelled one, and the table after them");
-    // Slurm and bash have their say too.
-    let ours = ["begins", "told", "nothing"];
+    assert_eq!(world.table(), CELLS - 1, "all but the cancelled one, and the table after them");
     for task in [1, 2, last] {
-        let log = log("one", &probe, task);
-        let words: Vec<&str> =
-            log.lines().filter(|line| ours.iter().any(|word| line.starts_with(word))).collect();
-        assert_eq!(words, ["begins at 0", "told at 5", "begins at 5"], "task {task}");
+        assert_eq!(world.said("one", &first, task), TWO_TURNS, "task {task}");
     }
     for task in [3, 4, last - 1] {
-        assert_eq!(log("one", &probe, task), "begins at 0\n", "nobody else was told");
+        assert_eq!(world.said("one", &first, task), ["begins at 0"], "nobody else was told");
     }
-    let stopped = log("one", &probe, 0);
-    assert!(stopped.contains("told at") && stopped.matches("begins").count() == 1, "{stopped}");
+    assert_eq!(world.said("one", &first, 0), TWO_TURNS[..2], "cancelled is cancelled");
 
     // What the cancelled task had done is not done again.
-    let second = slurm.launch(&launch("two"), &jobs(&state)).unwrap();
-    until("the second launch ends", || lines().is_empty());
-    assert_eq!(table(&state), CELLS);
-    let ended = log("two", &second.ids[1], 0);
-    assert_eq!(ended, "begins at 5\n");
-    assert_eq!(log("two", &second.ids[1], 5), "nothing left to do\n");
+    let second = world.launch("two", Config::default());
+    until("the second launch ends", || world.lines().is_empty());
+    assert_eq!(world.table(), CELLS);
+    assert_eq!(world.said("two", &second, 0), ["begins at 5"]);
+    assert_eq!(world.said("two", &second, 5), ["nothing left to do"]);
 
-    // Cancelled as a whole: nothing comes back.
+    // Cancelled as a whole: nothing comes back, not even what was told just before.
     for task in 0..CELLS {
-        fs::remove_file(state.join(format!("probe.{task}"))).unwrap();
-        fs::remove_file(state.join(format!("probe.{task}.now"))).unwrap();
-        fs::write(hold(task), "").unwrap();
+        fs::remove_file(world.state().join(format!("probe.{task}"))).unwrap();
+        fs::remove_file(world.file(task, "now")).unwrap();
+        world.hold(task);
     }
-    let third = slurm.launch(&launch("three"), &jobs(&state)).unwrap();
-    until("tasks work", || (0..4).all(holds));
-    fs::write(state.join("cancelled"), "").unwrap();
-    // Told just before, it does not go back.
-    tell(0);
-    until("the told task ends", || log("three", &third.ids[1], 0).contains("told"));
-    let cancelled = cancel(&state, &programs).unwrap();
+    let third = world.launch("three", Config::default());
+    until("tasks work", || (0..4).all(|task| world.holds(task)));
+    fs::write(world.state().join(CANCELLED), "").unwrap();
+    world.tell(0);
+    until("the told task ends", || world.said("three", &third, 0).len() > 1);
+    let cancelled = cancel(&world.state(), &world.node.programs()).unwrap();
     assert!(cancelled.iter().all(|job| job.refused.is_none()), "{cancelled:?}");
     let kinds: Vec<JobKind> = cancelled.iter().map(|job| job.kind).collect();
     assert_eq!(kinds, [JobKind::Probe, JobKind::Table]);
-    until("the queue is empty", || lines().is_empty());
+    until("the queue is empty", || world.lines().is_empty());
     std::thread::sleep(Duration::from_secs(8));
-    assert_eq!(lines(), [], "longer than a requeued job waits");
-    assert!(!state.join("table.0").exists());
+    assert_eq!(world.lines(), [], "longer than a requeued job waits");
+    assert!(!world.state().join("table.0").exists());
+}
+
+#[test]
+fn preempted_tasks_keep_what_they_did_and_come_back() {
+    let Some(world) = World::new() else { return };
+    (0..4).for_each(|task| world.hold(task));
+    let launched = world.launch("one", Config::default());
+    until("four tasks work", || (0..4).all(|task| world.holds(task)));
+    let urgent = ["--partition=urgent", "--ntasks=4", "--mem=100", "--output=/dev/null"];
+    world.node.ask("sbatch", &[&urgent[..], &["--wrap=sleep 1"]].concat());
+    until("all are told", || {
+        (0..4).all(|task| world.said("one", &launched, task).len() > 1) && world.running() == 0
+    });
+    (0..4).for_each(|task| world.release(task));
+    until("the launch ends", || world.lines().is_empty());
+    for task in 0..4 {
+        assert_eq!(world.said("one", &launched, task), TWO_TURNS, "task {task}");
+    }
+    assert_eq!(world.table(), CELLS);
+}
+
+#[test]
+#[ignore = "two minutes: Slurm's shortest time limit"]
+fn a_task_is_told_ahead_of_its_time_limit_and_goes_on_in_a_new_turn() {
+    let Some(world) = World::new() else { return };
+    let path = world.root.path().join("slurm.toml");
+    fs::write(&path, "[slurm]\nwarning = 30\ntime = \"00:02:00\"\n").unwrap();
+    world.hold(7);
+    let launched = world.launch("one", Config::read(&path).unwrap());
+    until("the task works", || world.holds(7));
+    let began = Instant::now();
+    until("Slurm tells it", || world.said("one", &launched, 7).len() > 1);
+    eprintln!("told {:.0} s after it began", began.elapsed().as_secs_f64());
+    world.release(7);
+    until("the launch ends", || world.lines().is_empty());
+    assert_eq!(world.said("one", &launched, 7), TWO_TURNS);
+    assert_eq!(world.table(), CELLS);
 }
