@@ -196,7 +196,7 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
 fn list() -> Result<u8, CliError> {
     let mut text = String::new();
     for (name, sweep) in file::READY {
-        text += &format!("{name:<14} {}\n", file::title(sweep));
+        text += &format!("{name:<16} {}\n", file::title(sweep));
     }
     print(text.as_bytes())?;
     Ok(EXIT_DONE)

@@ -130,7 +130,9 @@ fn data(
 }
 
 fn backbones(outlines: &Outlines, text: &mut String) {
-    text.push_str("\nbackbones, found and checked\n");
+    if !outlines.runs.is_empty() {
+        text.push_str("\nbackbones, found and checked\n");
+    }
     let mut known = BTreeSet::new();
     for run in &outlines.runs {
         let backbone = &run.plan.backbone;
@@ -163,7 +165,9 @@ fn blocks(outlines: &Outlines, text: &mut String) {
     }
     text.push_str("\nblocks read, counted from 1\n");
     for ((backbone, head), kinds) in read {
-        let mut kinds: Vec<String> = kinds
+        let mut kinds: Vec<Vec<usize>> = kinds.into_iter().collect();
+        kinds.sort_by_key(|blocks| blocks.last().copied());
+        let kinds: Vec<String> = kinds
             .into_iter()
             .map(|blocks| {
                 let all = blocks.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
@@ -174,7 +178,6 @@ fn blocks(outlines: &Outlines, text: &mut String) {
                 }
             })
             .collect();
-        kinds.dedup();
         let _ = writeln!(text, "  {backbone} {head}: {}", kinds.join("; "));
     }
 }

@@ -103,16 +103,15 @@ fn a_dry_run_says_what_is_there_and_what_is_shared() {
     let world = world(
         "[grid]\nbackbone = [\"mini\"]\ntask = [\"nyuv2\", \"imagenet1k\"]\nhead = [\"linear\", \"dpt\", \"knn\"]\nblock = [4, 6, 8]\n",
     );
-    let filters = vec![
-        (r"\d+(\.\d+)? (ms|s|min|h)\b", "TIME"),
-        (r"\d+(\.\d+)? GB free", "ROOM free"),
-        (r"takes \d+% more", "takes N% more"),
-        (r" +\d+%", " N%"),
-    ];
+    let filters =
+        vec![(r"\d+(\.\d+)? (ms|s|min|h)\b", "TIME"), (r"\d+(\.\d+)? GB free", "ROOM free")];
     insta::with_settings!({filters => filters}, {
         let dry = world.run(&sweep("dry", &["--dry-run", "--devices", "cpu*2"]));
         good(&dry);
-        insta::assert_snapshot!("dry_run", dry.stdout);
+        // Widths of the tables behind depend on the times.
+        let (told, plan) = dry.stdout.split_once("9 cells in").unwrap();
+        insta::assert_snapshot!("dry_run", told);
+        assert!(plan.contains("2 passes of an encoder, 9 if every cell ran alone"), "{plan}");
         assert!(!world.path("dry/.sweeps").exists());
         // Without its data.
         let args = ["sweep", "sweep.toml", "--dry-run"];
@@ -121,6 +120,6 @@ fn a_dry_run_says_what_is_there_and_what_is_shared() {
         insta::assert_snapshot!("dry_run_missing", missing.stdout + &missing.stderr);
         let all = world.run(&["all", "--sample", "--tasks", "voc2012", "--dry-run"]);
         good(&all);
-        insta::assert_snapshot!("dry_run_all", all.stdout);
+        insta::assert_snapshot!("dry_run_all", all.stdout.split_once(" cells in").unwrap().0);
     });
 }
