@@ -65,7 +65,7 @@ fn workers_share_an_extraction_and_then_search() {
 #[test]
 fn a_worker_that_is_told_that_its_time_is_over_keeps_what_is_done() {
     let world = world(
-        &SWEEP.replace("imagenet1k", "nyuv2/linear").replace("k = [[5], [10]]", "epochs = 400"),
+        &SWEEP.replace("imagenet1k", "nyuv2/linear").replace("k = [[5], [10]]", "epochs = 150"),
     );
     good(&world.run(&sweep("told", &["--launcher", "print"])));
     let state = world.path("told/.sweeps/knn");
