@@ -126,22 +126,26 @@ impl Local<'_> {
             .collect();
         let observer = Observer::new(self.state.folder(), self.expiry);
         let mut overview = Overview::new(self.reporter);
-        let mut told = false;
+        let (mut told, mut gone) = (false, None);
         let ended = loop {
             let stopping = interrupt::requested() || self.state.is_cancelled();
             if stopping && !std::mem::replace(&mut told, true) {
                 slots.iter_mut().filter_map(|slot| slot.child.as_mut()).for_each(stop);
             }
             let mut alive = false;
-            let mut dead = Ok(());
             for slot in &mut slots {
                 match self.look(slot, stopping) {
                     Ok(runs) => alive |= runs,
-                    Err(error) => dead = Err(error),
+                    Err(error) => {
+                        self.reporter.warn(error.to_string());
+                        gone = Some(error);
+                    }
                 }
             }
             if !alive {
-                break dead;
+                // Where another device did the work, it is done.
+                let none = slots.iter().all(|slot| slot.deaths >= STARTS);
+                break gone.filter(|_| none).map_or(Ok(()), Err);
             }
             overview.show(&observer.workers()?, self.launch);
             std::thread::sleep(POLL);
@@ -204,6 +208,10 @@ impl Local<'_> {
         if let Some(threads) = slot.device.threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
+        // In a group of its own, a worker does not get the terminal's Ctrl-C, but one word from here: a second
+        // signal would end it at once.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log));
         command.spawn().map_err(SweepError::io("start", &self.program))
     }

@@ -12,6 +12,7 @@ pub mod local;
 pub mod overview;
 pub mod plan;
 pub mod preflight;
+mod progress;
 pub mod schedule;
 mod state;
 pub mod work;

@@ -88,8 +88,8 @@ pub fn line(worker: &Watched) -> String {
         (Life::Dead, _) => "dead".to_owned(),
         (Life::Ended(State::Interrupted), _) => "stopped".to_owned(),
         (Life::Ended(_), _) => "ended".to_owned(),
-        (Life::Alive, State::Idle) => "waits for others".to_owned(),
         (Life::Alive, _) if status.label.is_empty() => "starts".to_owned(),
+        (Life::Alive, State::Idle) => "waits for others".to_owned(),
         (Life::Alive, _) if status.total > 0 => {
             let share = 100 * status.done.min(status.total) / status.total;
             format!("{}: {} {share}%", status.label, status.note)

@@ -4,12 +4,11 @@
 //! any machine that shares it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use results::{Store, write_whole};
 use serde::Serialize;
@@ -17,11 +16,10 @@ use serde::Serialize;
 use super::claims::State as At;
 use super::claims::{Claim, Claims, Released, Status, Taken, Timing, Worker};
 use super::plan::{PlannedCell, SweepPlan, Unit};
+use super::progress::{kept_features, progress};
 use super::{State, SweepError};
 use crate::backbone::encoded;
-use crate::cache::{self, Kind};
 use crate::interrupt;
-use crate::locate;
 use crate::progress::Reporter;
 use crate::run::{Report, Request, RunError, execute, extract};
 
@@ -338,8 +336,7 @@ impl Worked<'_> {
     fn watched<T>(&self, claims: &[Claim], run: impl FnOnce() -> T) -> (T, (u64, u64, f64)) {
         let (over, before, began) = (AtomicBool::new(false), encoded(), Instant::now());
         let ran = std::thread::scope(|scope| {
-            let (over, watcher) = (&over, std::thread::current());
-            let _ = watcher;
+            let over = &over;
             let thread = scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let lost = claims.iter().find_map(Claim::lost).or_else(|| self.worker.lost());
@@ -479,30 +476,4 @@ impl Worked<'_> {
         file.and_then(|mut file| file.write_all(line.as_bytes()))
             .map_err(SweepError::io("write", &path))
     }
-}
-
-/// How far a cell is: when something of its work was last written, in milliseconds by the file system's
-/// clock.
-fn progress(store: &Store, cell: &PlannedCell) -> u64 {
-    let kept = if cell.plan.task.head == "knn" { kept_features() } else { 0 };
-    let folder = store.folder(&cell.plan).map(|folder| newest(&folder)).unwrap_or(0);
-    kept.max(folder)
-}
-
-/// When features were last kept.
-fn kept_features() -> u64 {
-    let sets = cache::sets(&locate::cache(), Kind::Features);
-    sets.iter().map(|set| newest(&set.folder)).max().unwrap_or(0)
-}
-
-fn newest(folder: &Path) -> u64 {
-    // What is written before any work is no progress.
-    let counts = |name: &str| !matches!(name, "plan.json" | "failed.txt" | ".lock");
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let times =
-        entries.filter(|entry| counts(&entry.file_name().to_string_lossy())).filter_map(|entry| {
-            let time = entry.metadata().ok()?.modified().ok()?;
-            Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as u64)
-        });
-    times.max().unwrap_or(0)
 }

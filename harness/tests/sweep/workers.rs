@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pixio_eval::sweep::claims::{Event, Observer, Released, What, read_log};
+
 use super::*;
 
 const SWEEP: &str = r#"
@@ -96,6 +98,33 @@ fn a_worker_that_is_told_that_its_time_is_over_keeps_what_is_done() {
     good(&world.run(&sweep("told", &[])));
     good(&world.run(&sweep("undisturbed", &[])));
     assert!(world.results("told") == world.results("undisturbed"));
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_lets_workers_write_their_checkpoints() {
+    let knn = "imagenet1k\"]\nblock = [2, 4]\nk = [[5], [10]";
+    let long = "nyuv2/linear\"]\nstream-seed = [0, 1]\nepochs = [150";
+    let world = world(&SWEEP.replace(knn, long));
+    let mut command = world.command(&sweep("told", &["--devices", "cpu*2"]));
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut parent = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let state = world.path("told/.sweeps/knn");
+    let (began, mut steps) = (Instant::now(), 0);
+    while steps < 2 {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(10));
+        let workers = Observer::new(&state, Duration::from_secs(60)).workers().unwrap_or_default();
+        steps = workers.iter().filter(|worker| worker.file.status.note.contains("epoch 2")).count();
+    }
+    let group = format!("-{}", parent.id());
+    let kill = Command::new("kill").args(["-INT", "--", &group]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(parent.wait().unwrap().code(), Some(130));
+    let results = world.results("told").into_keys();
+    let written = results.filter(|path| path.to_string_lossy().contains("checkpoint-"));
+    assert!(written.count() >= 2);
+    let given_back = |event: &Event| event.what == What::GivenBack(Released::Interrupted);
+    assert_eq!(read_log(&state).unwrap().iter().filter(|event| given_back(event)).count(), 2);
 }
 
 #[test]

@@ -180,6 +180,10 @@ pub(super) fn plan(
         None => None,
     };
     name.push_str(&resolved.departures);
+    // Seed 0 of the stream is what sweeps have unless they vary it.
+    if let Some(stream) = settings.stream_seed.filter(|&stream| stream != 0) {
+        name.push_str(&format!("+stream-seed={stream}"));
+    }
     if let Some(hash) = &head_weights {
         name.push_str(&format!("+head={}", hash.short()));
     }

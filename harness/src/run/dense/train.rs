@@ -250,7 +250,8 @@ impl<'s> Stream<'s> {
         };
         let live = slots.iter().filter_map(Slot::live).filter(|r| r.progress.step < to);
         let encoder = self.encoder(live.map(|r| r.protocol));
-        let label = format!("{name} epoch {}/{}", epoch + 1, training.epochs);
+        let epochs = slots.iter().filter_map(Slot::live).map(|r| r.protocol.training.epochs).max();
+        let label = format!("{name} epoch {}/{}", epoch + 1, epochs.unwrap_or(training.epochs));
         let bar = self.reporter.items(&label, steps * batch as u64, "images");
         let mut crops = Vec::with_capacity(batch);
         let mut written = Instant::now();
