@@ -4,6 +4,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+/// By a signal: the next one ends the process.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+/// By the program itself.
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static PAUSED: AtomicBool = AtomicBool::new(false);
 /// SIGUSR1, with which schedulers announce that a job's time is nearly over.
@@ -31,7 +34,7 @@ pub fn install() -> Result<(), HandlerError> {
         signal_hook::flag::register(signal_hook::consts::SIGUSR1, flag)?;
     }
     ctrlc::set_handler(|| {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
+        if SIGNALLED.swap(true, Ordering::SeqCst) {
             std::process::exit(EXIT_INTERRUPTED);
         }
         eprintln!("stopping: keeping what is done (once more to stop at once)");
@@ -57,5 +60,6 @@ pub fn resume() {
 /// Whether a stop was asked for.
 pub fn requested() -> bool {
     let announced = || ANNOUNCED.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
-    REQUESTED.load(Ordering::Relaxed) || PAUSED.load(Ordering::Relaxed) || announced()
+    let asked = SIGNALLED.load(Ordering::Relaxed) || REQUESTED.load(Ordering::Relaxed);
+    asked || PAUSED.load(Ordering::Relaxed) || announced()
 }

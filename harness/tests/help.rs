@@ -12,6 +12,7 @@ fn help_of_every_command() {
         "",
         "all",
         "run",
+        "sweep",
         "table",
         "compare",
         "runs",

@@ -87,6 +87,17 @@ pub enum CliError {
     /// A sweep so large that it may be a slip.
     #[error("the sweep has {0} combinations")]
     ManyCells(u128),
+    /// An argument that a plan cannot keep.
+    #[error("expected arguments in UTF-8, found {0:?}")]
+    NotText(std::ffi::OsString),
+    /// A time that is none.
+    #[error("{name}: expected seconds, at least 1, found {found:?}")]
+    Expiry {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        found: String,
+    },
     /// Something that a run needs is not there.
     #[error("not there: {0}")]
     Preflight(String),
@@ -177,6 +188,7 @@ impl CliError {
                     Some(first) => vec![format!("did you mean {first:?}?")],
                     None => Vec::new(),
                 },
+                RunError::Moved { .. } => one("the sweep's command plans it again"),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {

@@ -178,6 +178,7 @@ impl CommonOptions {
         }
         Ok(Request {
             cells,
+            keys: Vec::new(),
             required,
             data: self.data.clone(),
             sample: self.sample,

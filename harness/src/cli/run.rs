@@ -86,6 +86,12 @@ fn request(
     };
     let cells: Vec<Cell> =
         backbones.iter().flat_map(|b| tasks.iter().map(move |task| cell(b, task))).collect();
+    for change in &settings.set {
+        if !cells.iter().any(|cell| cell.clone().normalised().settings.set.contains(change)) {
+            let why = "no task of this command has such a value".to_owned();
+            return Err(RunError::Set { given: change.to_string(), why, near: Vec::new() }.into());
+        }
+    }
     let mut request = options.common.request(cells, required)?;
     if backbones.is_empty() {
         return Err(RunError::NoBackbone.into());

@@ -14,8 +14,8 @@ use super::run::{dry_run, finish};
 use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
 use crate::device::{self, DeviceChoice};
 use crate::progress::Reporter;
-use crate::run::{Outlines, Report, Request, RunError, outline};
-use crate::sweep::claims::{EXPIRY, Timing};
+use crate::run::{Outlines, Report, Request, RunError, outline, streams};
+use crate::sweep::claims::Timing;
 use crate::sweep::file::{self, Given, Sweep};
 use crate::sweep::launch::{self, Config, Job, JobKind, Launch, Launcher};
 use crate::sweep::local::{self, Device, Local, parse_devices};
@@ -57,7 +57,8 @@ pub struct SweepArgs {
     /// Account, resources and setup of jobs (default: slurm.toml beside the sweep's file, if there)
     #[arg(long, value_name = "FILE")]
     pub launcher_config: Option<PathBuf>,
-    /// Jobs of the launcher at once (default: one a unit of the plan, at most 64)
+    /// Workers that a launcher starts (default: one for each stream of cells that share their images, at
+    /// most 64)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub jobs: Option<usize>,
     /// Do not ask before a very large sweep
@@ -74,8 +75,8 @@ pub struct WorkArgs {
     /// State folder of a sweep
     pub state: PathBuf,
     /// The launch it belongs to
-    #[arg(long, value_name = "ID", default_value = "by-hand")]
-    pub launch: String,
+    #[arg(long, value_name = "ID")]
+    pub launch: Option<String>,
     /// Device (default: the sweep's)
     #[arg(long)]
     pub device: Option<DeviceChoice>,
@@ -88,6 +89,9 @@ pub struct WorkArgs {
     /// Write the table of the finished cells and end
     #[arg(long, conflicts_with = "extract")]
     pub table: bool,
+    /// Workers that share this machine's memory
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub share: u64,
     /// Process whose end ends this one
     #[arg(long, value_name = "ID")]
     pub parent: Option<u32>,
@@ -136,6 +140,9 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
         Some(devices) => parse_devices(devices)?,
         None => vec![this_device(args.common.compute.device)],
     };
+    if args.devices.is_some() {
+        request.device = devices[0].choice;
+    }
     let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
     if args.common.dry_run {
         request.required.clear();
@@ -150,15 +157,23 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
     }
     let outlines = outline(&request, false, reporter)?;
     let name = args.name.clone().unwrap_or_else(|| sweep.name.clone());
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(SweepError::Name(name).into());
+    }
+    let expiry = timing()?.expiry;
     let state = State::of(&absolute(&request.out), &name);
     state.create()?;
     let slots = match args.launcher.as_str() {
         "local" => devices.len(),
-        _ => args.jobs.unwrap_or_else(|| outlines.runs.len().clamp(1, 64)),
+        // A task a stream: more would encode a stream's images more than once.
+        _ => args.jobs.unwrap_or_else(|| streams(&outlines.runs).len().clamp(1, 64)),
     };
-    let costs = vec![DeviceCost { speed: 1.0, memory: outlines.memory }; slots];
+    let share = devices.first().map_or(1, |device| device.share) as u64;
+    let costs = vec![DeviceCost { speed: 1.0, memory: outlines.memory / share }; slots];
     let (paper, units, _) = schedule(&outlines, &costs)?;
-    let arguments = std::env::args().skip(1).collect();
+    let words = std::env::args_os().skip(1).map(std::ffi::OsString::into_string);
+    let arguments = words.collect::<Result<Vec<String>, _>>().map_err(CliError::NotText)?;
     let mut plan = SweepPlan::new(&name, arguments, &request.cells, &outlines, units);
     plan.launch = launch_id();
     if let Some(before) = SweepPlan::read(&state)? {
@@ -169,6 +184,7 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
         fs::remove_file(&cancelled).map_err(SweepError::io("remove", &cancelled))?;
     }
     plan.write(&state)?;
+    forget_failures(&plan, &outlines, &request)?;
     reporter.say(format!(
         "{name}: {} units, {} passes of an encoder over its data ({} if every cell ran alone); {}",
         plan.units.len(),
@@ -182,7 +198,7 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
         return launched(args, &source.origin, &plan, &state, (program, slots), reporter);
     }
     if !plan.units.is_empty() {
-        let (launch, devices, expiry) = (plan.launch.as_str(), &devices, timing().expiry);
+        let (launch, devices) = (plan.launch.as_str(), &devices);
         Local { state: &state, launch, devices, program, expiry, reporter }.run()?;
     }
     let report = report(&plan, &outlines, &request)?;
@@ -224,7 +240,7 @@ fn this_device(choice: DeviceChoice) -> Device {
         DeviceChoice::Cpu => "cpu".to_owned(),
         DeviceChoice::Cuda(index) => format!("cuda:{index}"),
     };
-    Device { name, choice, threads: None }
+    Device { name, choice, threads: None, share: 1 }
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -238,11 +254,12 @@ fn launch_id() -> String {
 }
 
 /// Beats and expiry: `$PIXIO_EVAL_CLAIM_EXPIRY` seconds, else a minute.
-pub(super) fn timing() -> Timing {
-    let seconds = std::env::var(EXPIRY_SECONDS).ok().and_then(|text| text.parse::<f64>().ok());
-    let expiry = seconds.filter(|seconds| *seconds >= 1.0).map(Duration::from_secs_f64);
-    let expiry = expiry.unwrap_or(EXPIRY);
-    Timing { beat: expiry / 12, expiry }
+pub(super) fn timing() -> Result<Timing, CliError> {
+    let Ok(text) = std::env::var(EXPIRY_SECONDS) else { return Ok(Timing::default()) };
+    let expiry = text.parse::<f64>().ok().filter(|seconds| *seconds >= 1.0);
+    let expiry = expiry.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let expiry = expiry.ok_or(CliError::Expiry { name: EXPIRY_SECONDS, found: text })?;
+    Ok(Timing { beat: expiry / 12, expiry })
 }
 
 /// Hands the plan to a scheduler.
@@ -316,6 +333,20 @@ pub(super) fn search_path() -> std::ffi::OsString {
     std::env::var_os("PATH").unwrap_or_default()
 }
 
+/// What failed before is tried again: old words must not pass for new ones.
+fn forget_failures(
+    plan: &SweepPlan,
+    outlines: &Outlines,
+    request: &Request,
+) -> Result<(), CliError> {
+    let store = Store::open(&request.out).map_err(RunError::from)?;
+    for (cell, _) in plan.cells.iter().zip(&outlines.runs).filter(|(_, run)| !run.finished) {
+        let folder = store.folder(&cell.plan).map_err(RunError::from)?;
+        let _ = fs::remove_file(folder.join("failed.txt"));
+    }
+    Ok(())
+}
+
 /// What became of a plan's cells.
 fn report(plan: &SweepPlan, outlines: &Outlines, request: &Request) -> Result<Report, CliError> {
     let store = Store::open(&request.out).map_err(RunError::from)?;
@@ -337,12 +368,13 @@ fn report(plan: &SweepPlan, outlines: &Outlines, request: &Request) -> Result<Re
 /// A worker of a sweep.
 pub(super) fn work_on(args: &WorkArgs, reporter: Reporter) -> Result<u8, CliError> {
     let state = State::at(&absolute(&args.state));
-    let missing = || SweepError::Plan { path: state.plan(), why: "it is not there".to_owned() };
-    let plan = SweepPlan::read(&state)?.ok_or_else(missing)?;
+    let launch = args.launch.clone().unwrap_or_else(launch_id);
+    let plan = SweepPlan::of_launch(&state, &launch)?;
     // Paths of the sweep's command start there.
-    if plan.folder.is_dir() {
-        std::env::set_current_dir(&plan.folder).map_err(SweepError::io("go to", &plan.folder))?;
+    if !plan.folder.is_dir() {
+        return Err(SweepError::NoFolder { folder: plan.folder }.into());
     }
+    std::env::set_current_dir(&plan.folder).map_err(SweepError::io("go to", &plan.folder))?;
     let name = std::iter::once("pixio-eval".to_owned());
     let parsed = Cli::try_parse_from(name.chain(plan.arguments.iter().cloned()));
     let Ok(Cli { command: Command::Sweep(sweep), .. }) = parsed else {
@@ -353,6 +385,11 @@ pub(super) fn work_on(args: &WorkArgs, reporter: Reporter) -> Result<u8, CliErro
     if let Some(device) = args.device {
         request.device = device;
     }
+    if args.share > 1 {
+        let device = device::open(request.device).map_err(RunError::from)?;
+        let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
+        request.memory = Some(memory / args.share);
+    }
     if args.table {
         return table(&plan, &state, &request);
     }
@@ -360,12 +397,12 @@ pub(super) fn work_on(args: &WorkArgs, reporter: Reporter) -> Result<u8, CliErro
     let ended = work(
         &Work {
             state: &state,
-            launch: &args.launch,
+            launch: &launch,
             device: &device,
             request,
             extract_only: args.extract,
             parent: args.parent,
-            timing: timing(),
+            timing: timing()?,
         },
         reporter,
     )?;

@@ -45,7 +45,7 @@ fn state(args: &WatchArgs) -> Result<(State, SweepPlan), CliError> {
 /// Shows workers, jobs and cells until every worker has ended; with `once`, as they are now.
 pub(super) fn watch(args: &WatchArgs, once: bool, reporter: &Reporter) -> Result<u8, CliError> {
     let (state, _) = state(args)?;
-    let observer = Observer::new(state.folder(), super::sweep::timing().expiry);
+    let observer = Observer::new(state.folder(), super::sweep::timing()?.expiry);
     let mut said = String::new();
     loop {
         // A launch meanwhile may have planned anew.
@@ -109,7 +109,7 @@ fn cells(plan: &SweepPlan, args: &WatchArgs) -> Result<(usize, usize), CliError>
 pub(super) fn cancel(args: &WatchArgs, reporter: &Reporter) -> Result<u8, CliError> {
     let (state, plan) = state(args)?;
     write_file(&state.cancelled(), b"asked for with `pixio-eval runs cancel`\n")?;
-    let observer = Observer::new(state.folder(), super::sweep::timing().expiry);
+    let observer = Observer::new(state.folder(), super::sweep::timing()?.expiry);
     let workers = observer.workers().map_err(SweepError::from)?;
     let alive = workers.iter().filter(|worker| worker.life == Life::Alive).count();
     for cancelled in launch::cancel(state.folder(), &super::sweep::search_path())? {

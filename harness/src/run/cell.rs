@@ -111,7 +111,7 @@ impl Cell {
         }
         let roots: &[&str] = match self.task.head.as_str() {
             "knn" => &["image", "feature", "vote"],
-            "policy" => &["observation", "training", "rollout"],
+            "policy" => &["image", "feature", "observation", "training", "rollout"],
             _ => &["sample", "head", "objective", "training", "evaluation"],
         };
         let all = ["image", "feature", "vote", "observation", "training", "rollout", "sample"];

@@ -101,6 +101,19 @@ pub enum RunError {
         /// What is wrong.
         source: Box<RunError>,
     },
+    /// A cell that comes to another run than the one that was planned.
+    #[error(
+        "{cell} was planned as run {expected} and is run {found} here: the backbone's weights, the data, the type \
+         to compute in or the program differ"
+    )]
+    Moved {
+        /// Task and backbone.
+        cell: String,
+        /// Key in the plan.
+        expected: String,
+        /// Key here.
+        found: String,
+    },
     /// A setting that does not go with the backbone or the head.
     #[error("{what} {value}: {why}")]
     Setting {

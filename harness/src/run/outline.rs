@@ -44,6 +44,8 @@ pub struct Outline {
     pub encode_seconds: f64,
     /// Seconds of its own: training and prediction, or search; an estimate.
     pub head_seconds: f64,
+    /// Bytes of kept features that it needs on disk; an estimate.
+    pub features: u64,
     /// Bytes that its stream takes whatever the heads, and the bytes of this head; estimates.
     pub memory: (u64, u64),
 }
@@ -113,11 +115,18 @@ fn one(
         }
         Stages::Knn(protocol) => {
             let width = super::embed::width(protocol.feature.tokens, &dimensions);
-            let banks = (work.trained + work.windows) * 4 * width as u64;
-            let memory = (encoder.pass(plan.micro_batch), banks);
+            // Features are in the machine's memory, not the device's, and one run's at a time.
+            let memory = (encoder.pass(plan.micro_batch), 0);
             (memory, 0.0, rates.search(work.trained, width))
         }
         Stages::Policy(_) => ((encoder.pass(plan.micro_batch), 0), 0.0, 0.0),
+    };
+    let features = match &plan.protocol.stages {
+        Stages::Knn(protocol) => {
+            let width = super::embed::width(protocol.feature.tokens, &dimensions);
+            (work.trained + work.windows) * 4 * width as u64
+        }
+        Stages::Dense(_) | Stages::Policy(_) => 0,
     };
     let validated = work.windows * if work.kept { 1 } else { work.validations };
     let encoded = work.trained + validated;
@@ -129,6 +138,7 @@ fn one(
         encoded,
         encode_seconds: encoded as f64 * rates.encode(plan, encode_flops),
         head_seconds: work.trained as f64 * trained + predictions * predicted,
+        features,
         memory,
         plan: plan.clone(),
     })

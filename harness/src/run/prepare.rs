@@ -113,6 +113,13 @@ pub(super) fn prepared<T>(
             },
             error => error,
         })?;
+        if let Some(expected) = request.keys.get(*cell).filter(|key| **key != plan.key()) {
+            return Err(RunError::Moved {
+                cell: format!("{} {}", asked.task, asked.backbone),
+                expected: expected.short().to_owned(),
+                found: plan.key().short().to_owned(),
+            });
+        }
         planned.push(Planned { cell: *cell, backbone, data: key, plan });
     }
     // One run, however many cells come to it.

@@ -16,6 +16,8 @@ use crate::resolve::SourceOptions;
 pub struct Request {
     /// Cells to run.
     pub cells: Vec<Cell>,
+    /// Keys of the runs that the cells must come to, in their order, where they were planned before.
+    pub keys: Vec<Fingerprint>,
     /// Data sets that must be there; others are left out when they are not.
     pub required: Vec<String>,
     /// Folders of data sets, by name.

@@ -51,20 +51,17 @@ pub enum SweepError {
         /// and of this one.
         now: (String, String),
     },
-    /// A worker whose cells are not those that were planned.
-    #[error(
-        "sweep: {cell} was planned as run {expected} and is run {found} here: backbone, data or program differ"
-    )]
-    Moved {
-        /// The cell.
-        cell: String,
-        /// Key in the plan.
-        expected: String,
-        /// Key now.
-        found: String,
+    /// The folder that a sweep's paths start from is not on this machine.
+    #[error("sweep: its paths start from {}, which is not there", folder.display())]
+    NoFolder {
+        /// Working folder of the sweep's command.
+        folder: PathBuf,
     },
+    /// A name that is no folder's.
+    #[error("--name {0:?}: expected letters, digits, - and _")]
+    Name(String),
     /// Nothing starts.
-    #[error("sweep: workers on {device} end before they take a cell: {why} (log: {})", log.display())]
+    #[error("sweep: workers on {device} end with errors or before they take a cell: {why} (log: {})", log.display())]
     NoWorker {
         /// The device.
         device: String,

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::claims::Observer;
 use super::overview::Overview;
@@ -13,10 +13,8 @@ use crate::interrupt;
 use crate::progress::Reporter;
 
 const POLL: Duration = Duration::from_millis(200);
-/// How often a worker may die before it took anything, in a row.
+/// How often a worker may end in a row with an error, or before it took anything.
 const STARTS: usize = 3;
-/// A worker that lived longer than this did take something, or waited for others.
-const SHORT: Duration = Duration::from_secs(20);
 /// Lines of a log that an error shows.
 const LAST: usize = 3;
 /// Exit status of a worker with nothing left but cells that failed.
@@ -31,6 +29,8 @@ pub struct Device {
     pub choice: DeviceChoice,
     /// Threads of its own, where workers share the processor.
     pub threads: Option<usize>,
+    /// Workers that share its memory, with this one.
+    pub share: usize,
 }
 
 /// Reads `--devices`: a list of indices of GPUs, `cuda:N`, `cpu`, or `cpu*N` for N workers on the processor.
@@ -59,7 +59,12 @@ pub fn parse_devices(given: &str) -> Result<Vec<Device>, SweepError> {
             DeviceChoice::Cpu => "cpu".to_owned(),
             DeviceChoice::Auto => "auto".to_owned(),
         };
-        all.extend((0..count).map(|_| Device { name: name.clone(), choice, threads: None }));
+        all.extend((0..count).map(|_| Device {
+            name: name.clone(),
+            choice,
+            threads: None,
+            share: 1,
+        }));
     }
     let gpu = |device: &Device| matches!(device.choice, DeviceChoice::Cuda(_));
     let twice = all.iter().enumerate().any(|(at, d)| gpu(d) && all[..at].contains(d));
@@ -77,6 +82,7 @@ pub fn parse_devices(given: &str) -> Result<Vec<Device>, SweepError> {
             number += 1;
             device.name = format!("{}-{number}", device.name);
             device.threads = threads;
+            device.share = many;
         }
     }
     Ok(all)
@@ -101,7 +107,6 @@ pub struct Local<'a> {
 struct Slot<'a> {
     device: &'a Device,
     child: Option<Child>,
-    started: Instant,
     log: PathBuf,
     deaths: usize,
     /// Ended because nothing is left for it.
@@ -118,7 +123,6 @@ impl Local<'_> {
             .map(|device| Slot {
                 device,
                 child: None,
-                started: Instant::now(),
                 log: self.state.logs().join(format!("{}-{}.log", self.launch, device.name)),
                 deaths: 0,
                 over: false,
@@ -134,7 +138,7 @@ impl Local<'_> {
             }
             let mut alive = false;
             for slot in &mut slots {
-                match self.look(slot, stopping) {
+                match self.look(slot, stopping, &observer) {
                     Ok(runs) => alive |= runs,
                     Err(error) => {
                         self.reporter.warn(error.to_string());
@@ -155,8 +159,14 @@ impl Local<'_> {
     }
 
     /// Looks after one worker; whether it runs.
-    fn look(&self, slot: &mut Slot<'_>, stopping: bool) -> Result<bool, SweepError> {
+    fn look(
+        &self,
+        slot: &mut Slot<'_>,
+        stopping: bool,
+        observer: &Observer,
+    ) -> Result<bool, SweepError> {
         if let Some(child) = &mut slot.child {
+            let id = child.id();
             let status = match child.try_wait() {
                 Ok(None) => return Ok(true),
                 Ok(Some(status)) => status,
@@ -169,14 +179,16 @@ impl Local<'_> {
                 }
             };
             slot.child = None;
-            let lived = slot.started.elapsed();
             let code = status.code();
             if code == Some(0) || code == Some(i32::from(FAILED)) {
                 slot.over = true;
             } else if !stopping {
                 let (device, log) = (&slot.device.name, slot.log.display());
                 self.reporter.warn(format!("the worker on {device} ended ({status}): {log}"));
-                slot.deaths = if lived < SHORT { slot.deaths + 1 } else { 0 };
+                // What dies at its work is a matter of the cell that it took.
+                let worker = observer.workers()?.into_iter().find(|w| w.file.process.pid == id);
+                let took = worker.is_some_and(|worker| !worker.file.status.unit.is_empty());
+                slot.deaths = if took && code.is_none() { 0 } else { slot.deaths + 1 };
                 if slot.deaths >= STARTS {
                     slot.over = true;
                     let why = last_words(&slot.log);
@@ -189,7 +201,6 @@ impl Local<'_> {
             return Ok(false);
         }
         slot.child = Some(self.start(slot)?);
-        slot.started = Instant::now();
         Ok(true)
     }
 
@@ -204,6 +215,7 @@ impl Local<'_> {
             DeviceChoice::Cuda(index) => format!("cuda:{index}"),
         };
         command.args(["--device", &device, "--as", &slot.device.name]);
+        command.args(["--share", &slot.device.share.to_string()]);
         command.args(["--parent", &std::process::id().to_string()]);
         if let Some(threads) = slot.device.threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());

@@ -1,6 +1,6 @@
 //! What a sweep is going to do: its cells, each with its resolved protocol, and the units that workers take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -183,13 +183,24 @@ impl SweepPlan {
         }
     }
 
-    /// The plan in a state folder, if there is one.
+    /// The newest plan in a state folder, if there is one.
     pub fn read(state: &State) -> Result<Option<Self>, SweepError> {
-        let path = state.plan();
-        let wrong = |why: String| SweepError::Plan { path: path.clone(), why };
-        let text = match fs::read(&path) {
+        Self::read_file(&state.plan())
+    }
+
+    /// The plan of a launch, whatever was planned since; the newest one for workers of no launch.
+    pub fn of_launch(state: &State, launch: &str) -> Result<Self, SweepError> {
+        let own = Self::read_file(&state.plan_of(launch))?;
+        let plan = if own.is_some() { own } else { Self::read(state)? };
+        let missing = || SweepError::Plan { path: state.plan(), why: "it is not there".to_owned() };
+        plan.ok_or_else(missing)
+    }
+
+    fn read_file(path: &Path) -> Result<Option<Self>, SweepError> {
+        let wrong = |why: String| SweepError::Plan { path: path.to_path_buf(), why };
+        let text = match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(SweepError::io("read", &path))?,
+            text => text.map_err(SweepError::io("read", path))?,
         };
         let format: Format = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
         if format.format > FORMAT {
@@ -199,26 +210,33 @@ impl SweepPlan {
         serde_json::from_slice(&text).map(Some).map_err(|error| wrong(error.to_string()))
     }
 
-    /// Puts the plan into its state folder, in place of an older one.
+    /// Puts the plan into its state folder, in place of an older one; those of other launches stay for their
+    /// workers.
     pub fn write(&self, state: &State) -> Result<(), SweepError> {
-        let path = state.plan();
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| SweepError::Plan { path: path.clone(), why: error.to_string() })?;
-        write_whole(&path, &text).map_err(SweepError::io("write", &path))
+        for path in [state.plan_of(&self.launch), state.plan()] {
+            let wrong = |error: serde_json::Error| SweepError::Plan {
+                path: path.clone(),
+                why: error.to_string(),
+            };
+            let text = serde_json::to_vec_pretty(self).map_err(wrong)?;
+            write_whole(&path, &text).map_err(SweepError::io("write", &path))?;
+        }
+        Ok(())
     }
 
     /// Refuses an older plan of the same cells under another protocol: its results and these would share
     /// one folder and one name.
     pub fn check_before(&self, before: &Self, path: &Path) -> Result<(), SweepError> {
+        let same = |cell: &PlannedCell| {
+            let (backbone, data) = (&cell.plan.backbone.identity, &cell.plan.data.fingerprint);
+            schema::fingerprint(&(&cell.cell, backbone, data)).0
+        };
+        let known: HashMap<String, &PlannedCell> =
+            before.cells.iter().map(|cell| (same(cell), cell)).collect();
         for cell in &self.cells {
-            let same = |other: &&PlannedCell| {
-                other.cell == cell.cell
-                    && other.plan.backbone.identity == cell.plan.backbone.identity
-                    && other.plan.data.fingerprint == cell.plan.data.fingerprint
-            };
-            let Some(other) = before.cells.iter().find(same) else { continue };
+            let Some(other) = known.get(&same(cell)) else { continue };
             let [now, then] =
-                [cell, other].map(|cell| cell.plan.protocol_fingerprint.short().to_owned());
+                [cell, *other].map(|cell| cell.plan.protocol_fingerprint.short().to_owned());
             if now != then {
                 return Err(SweepError::OtherProtocol {
                     path: path.to_path_buf(),

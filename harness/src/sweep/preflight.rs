@@ -190,7 +190,7 @@ fn disk(request: &Request, outlines: &Outlines, text: &mut String) {
         match &run.plan.protocol.stages {
             Stages::Knn(knn) => {
                 let bank = schema::fingerprint(&(&run.stream, &knn.feature));
-                features += if banks.insert(bank.0) { run.memory.1 } else { 0 };
+                features += if banks.insert(bank.0) { run.features } else { 0 };
             }
             // The head at its last and best epoch, and two checkpoints of three times its size.
             Stages::Dense(_) => heads += run.memory.1,

@@ -2,26 +2,52 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use results::Store;
 
 use super::plan::PlannedCell;
-use crate::cache::{self, Kind};
+use crate::cache::Kind;
 use crate::locate;
 
-/// How far a cell is: when something of its work was last written, in milliseconds by the file system's
-/// clock.
-pub(super) fn progress(store: &Store, cell: &PlannedCell) -> u64 {
-    let kept = if cell.plan.task.head == "knn" { kept_features() } else { 0 };
-    let folder = store.folder(&cell.plan).map(|folder| newest(&folder)).unwrap_or(0);
-    kept.max(folder)
+/// How long a count of kept features is good.
+const FRESH: Duration = Duration::from_secs(20);
+
+/// Counts kept features now and then: there may be thousands of files, on a server.
+#[derive(Debug, Default)]
+pub(super) struct Features {
+    counted: Mutex<Option<(Instant, u64)>>,
 }
 
-/// When features were last kept.
-pub(super) fn kept_features() -> u64 {
-    let sets = cache::sets(&locate::cache(), Kind::Features);
-    sets.iter().map(|set| newest(&set.folder)).max().unwrap_or(0)
+impl Features {
+    /// Files of kept features, of all sets: whoever extracts, it goes on.
+    pub(super) fn kept(&self) -> u64 {
+        let mut counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((at, files)) = *counted
+            && at.elapsed() < FRESH
+        {
+            return files;
+        }
+        let sets = fs::read_dir(locate::cache().join(Kind::Features.folder()));
+        let files = sets.into_iter().flatten().flatten().map(|set| shards(&set.path())).sum();
+        *counted = Some((Instant::now(), files));
+        files
+    }
+
+    /// How far a cell is: features for k-NN, else when something of its work was last written, in
+    /// milliseconds by the file system's clock.
+    pub(super) fn progress(&self, store: &Store, cell: &PlannedCell) -> u64 {
+        match cell.plan.task.head.as_str() {
+            "knn" => self.kept(),
+            _ => store.folder(&cell.plan).map(|folder| newest(&folder)).unwrap_or(0),
+        }
+    }
+}
+
+fn shards(set: &Path) -> u64 {
+    let files = fs::read_dir(set).into_iter().flatten().flatten();
+    files.filter(|file| file.file_name().to_string_lossy().ends_with(".safetensors")).count() as u64
 }
 
 fn newest(folder: &Path) -> u64 {

@@ -48,6 +48,11 @@ impl State {
         self.folder.join("plan.json")
     }
 
+    /// The plan of a launch.
+    pub fn plan_of(&self, launch: &str) -> PathBuf {
+        self.folder.join("plans").join(format!("{launch}.json"))
+    }
+
     /// Says that the sweep is to stop, as long as it is there.
     pub fn cancelled(&self) -> PathBuf {
         self.folder.join("cancelled")
@@ -70,7 +75,7 @@ impl State {
 
     /// Makes the folder and those in it.
     pub fn create(&self) -> Result<(), SweepError> {
-        for folder in [self.logs(), self.extracted(), self.units()] {
+        for folder in [self.logs(), self.extracted(), self.units(), self.folder.join("plans")] {
             fs::create_dir_all(&folder).map_err(SweepError::io("create", &folder))?;
         }
         Ok(())

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::claims::State as At;
 use super::claims::{Claim, Claims, Released, Status, Taken, Timing, Worker};
 use super::plan::{PlannedCell, SweepPlan, Unit};
-use super::progress::{kept_features, progress};
+use super::progress::Features;
 use super::{State, SweepError};
 use crate::backbone::encoded;
 use crate::interrupt;
@@ -25,6 +25,11 @@ use crate::run::{Report, Request, RunError, execute, extract};
 
 /// How often a worker with nothing to take looks again.
 const POLL: Duration = Duration::from_millis(500);
+/// How long a worker finds nothing whole before it takes what is left of units that others have begun: who
+/// takes a unit takes its cells one after the other.
+const LEFTOVERS: Duration = Duration::from_secs(5);
+/// How long a cell that a process outside the sweep works on is left alone.
+const IN_USE: Duration = Duration::from_secs(30);
 /// How often a working one looks whether it may go on.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -77,9 +82,27 @@ struct Worked<'a> {
     worker: Arc<Worker>,
     claims: Claims,
     reporter: &'a Reporter,
+    features: Features,
     /// Keys of finished cells, and of failed ones.
     finished: HashSet<String>,
     failed: HashMap<String, String>,
+    /// Extractions that nobody tries again.
+    given_up: HashSet<String>,
+    /// Cells that a process outside the sweep works on, and when that was seen.
+    in_use: HashMap<String, Instant>,
+}
+
+/// Ends the watching when it goes.
+struct Over<'a> {
+    over: &'a AtomicBool,
+    thread: &'a std::thread::Thread,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.unpark();
+    }
 }
 
 /// What a look at a unit came to.
@@ -94,10 +117,7 @@ enum Look {
 
 /// Enters the process among the workers of a sweep and works.
 pub fn work(work: &Work<'_>, reporter: Reporter) -> Result<Ended, SweepError> {
-    let plan = SweepPlan::read(work.state)?.ok_or_else(|| SweepError::Plan {
-        path: work.state.plan(),
-        why: "it is not there".to_owned(),
-    })?;
+    let plan = SweepPlan::of_launch(work.state, work.launch)?;
     work.state.create()?;
     let worker = Worker::register_with(work.state.folder(), work.launch, work.device, work.timing)?;
     let worker = Arc::new(worker);
@@ -118,8 +138,11 @@ pub fn work(work: &Work<'_>, reporter: Reporter) -> Result<Ended, SweepError> {
         worker,
         claims,
         reporter: &reporter,
+        features: Features::default(),
         finished: HashSet::new(),
         failed: HashMap::new(),
+        given_up: HashSet::new(),
+        in_use: HashMap::new(),
     };
     let ended = worked.all(&status);
     let stopped = matches!(ended, Ok(Ended::Stopped));
@@ -130,14 +153,19 @@ pub fn work(work: &Work<'_>, reporter: Reporter) -> Result<Ended, SweepError> {
 impl Worked<'_> {
     fn all(&mut self, status: &std::sync::Mutex<Status>) -> Result<Ended, SweepError> {
         let units = self.plan.units.clone();
+        let mut idle: Option<Instant> = None;
         'again: loop {
             let mut held = false;
+            let leftovers = idle.is_some_and(|since| since.elapsed() > LEFTOVERS);
             for unit in &units {
                 if self.stops() {
                     return Ok(Ended::Stopped);
                 }
-                match self.unit(unit, status)? {
-                    Look::Worked => continue 'again,
+                match self.unit(unit, leftovers, status)? {
+                    Look::Worked => {
+                        idle = None;
+                        continue 'again;
+                    }
                     Look::Held => held = true,
                     Look::Over => {}
                 }
@@ -145,6 +173,7 @@ impl Worked<'_> {
             if !held {
                 break;
             }
+            idle.get_or_insert_with(Instant::now);
             self.worker.set_state(At::Idle);
             std::thread::sleep(POLL);
         }
@@ -169,15 +198,25 @@ impl Worked<'_> {
         return false;
     }
 
-    fn unit(&mut self, unit: &Unit, status: &std::sync::Mutex<Status>) -> Result<Look, SweepError> {
-        let mut left = Vec::new();
+    fn unit(
+        &mut self,
+        unit: &Unit,
+        leftovers: bool,
+        status: &std::sync::Mutex<Status>,
+    ) -> Result<Look, SweepError> {
+        let (mut left, mut held) = (Vec::new(), false);
         for &at in &unit.cells {
-            if !self.is_over(&self.plan.cells[at].clone())? {
-                left.push(at);
+            let cell = self.plan.cells[at].clone();
+            if self.is_over(&cell)? {
+                continue;
+            }
+            match self.in_use.get(&cell.key()).is_some_and(|seen| seen.elapsed() < IN_USE) {
+                true => held = true,
+                false => left.push(at),
             }
         }
         if left.is_empty() {
-            return Ok(Look::Over);
+            return Ok(if held { Look::Held } else { Look::Over });
         }
         if unit.extract {
             return self.extraction(unit, &left, status);
@@ -188,10 +227,11 @@ impl Worked<'_> {
         if self.awaits_features(unit)? {
             return Ok(Look::Held);
         }
-        let (mut mine, mut held) = (Vec::new(), false);
+        let mut mine = Vec::new();
         for at in left {
             let cell = self.plan.cells[at].clone();
-            match self.take(&cell.key(), &unit.id, progress(&self.store, &cell))? {
+            let progress = self.features.progress(&self.store, &cell);
+            match self.take(&cell.key(), &unit.id, progress)? {
                 Some(Taken::Mine(claim)) if self.is_over(&cell)? => {
                     claim.give_back(Released::Done)?;
                 }
@@ -199,6 +239,10 @@ impl Worked<'_> {
                 Some(Taken::GaveUp { crashes, worker }) => self.give_up(&cell, crashes, &worker)?,
                 Some(Taken::Failed { why, .. }) => {
                     self.failed.insert(cell.key(), why);
+                }
+                // Somebody takes this unit: its heads are better off together.
+                Some(Taken::HeldBy { .. } | Taken::Contested) if mine.is_empty() && !leftovers => {
+                    return Ok(Look::Held);
                 }
                 Some(Taken::HeldBy { .. } | Taken::Contested) => held = true,
                 None => return Ok(Look::Held),
@@ -210,13 +254,26 @@ impl Worked<'_> {
         let (places, claims): (Vec<usize>, Vec<Claim>) = mine.into_iter().unzip();
         let labels: Vec<String> = places.iter().map(|&at| self.plan.cells[at].label()).collect();
         self.note_status(status, unit, &places, &labels);
-        let cells = places.iter().map(|&at| self.plan.cells[at].cell.clone()).collect();
-        let request = Request { cells, ..self.work.request.clone() };
-        let reporter = self.reporter;
+        let (request, reporter) = (self.request(&places), self.reporter);
         let (ran, took) = self.watched(&claims, || execute(&request, reporter));
-        let outcome = self.ended(&places, claims, ran)?;
-        self.log(unit, &places, took, outcome)?;
-        Ok(Look::Worked)
+        let outcome = self.ended(&places, claims, ran);
+        self.log(unit, &places, took, outcome.as_ref().map_or("failed", |outcome| outcome))?;
+        outcome.map(|outcome| if outcome == "in use" { Look::Held } else { Look::Worked })
+    }
+
+    /// The request for these cells. Their data must be there, and what they come to must be what was planned.
+    fn request(&self, places: &[usize]) -> Request {
+        let cells = || places.iter().map(|&at| &self.plan.cells[at]);
+        let mut required: Vec<String> =
+            cells().map(|cell| cell.cell.task.dataset.clone()).collect();
+        required.sort();
+        required.dedup();
+        Request {
+            cells: cells().map(|cell| cell.cell.clone()).collect(),
+            keys: cells().map(|cell| cell.plan.key()).collect(),
+            required,
+            ..self.work.request.clone()
+        }
     }
 
     /// Takes a key; none where this worker may take nothing now.
@@ -252,16 +309,14 @@ impl Worked<'_> {
             return Ok(false);
         }
         // Where nobody can make them, this unit tries, and says why not.
-        let over = |part: &&Unit| {
-            let newest = self.claims.newest(&part.id).ok().flatten();
-            newest.is_some_and(|record| matches!(record.released, Some(Released::Failed(_))))
-        };
-        Ok(parts.iter().any(|part| !over(part)))
+        Ok(parts.iter().any(|part| !self.given_up.contains(&part.id)))
     }
 
+    /// Says that the features of a unit's cells were all there in this launch.
     fn extracted(&self, unit: &Unit) -> std::path::PathBuf {
-        let first = unit.cells.first().map(|&at| self.plan.cells[at].key()).unwrap_or_default();
-        self.work.state.extracted().join(first)
+        let keys: Vec<String> = unit.cells.iter().map(|&at| self.plan.cells[at].key()).collect();
+        let cells = schema::fingerprint(&keys);
+        self.work.state.extracted().join(format!("{}-{}", self.work.launch, cells.short()))
     }
 
     fn extraction(
@@ -273,15 +328,20 @@ impl Worked<'_> {
         if self.extracted(unit).exists() {
             return Ok(Look::Over);
         }
-        let claim = match self.take(&unit.id, &unit.id, kept_features())? {
+        if self.given_up.contains(&unit.id) {
+            return Ok(Look::Over);
+        }
+        let claim = match self.take(&unit.id, &unit.id, self.features.kept())? {
             Some(Taken::Mine(claim)) => claim,
-            Some(Taken::GaveUp { .. } | Taken::Failed { .. }) => return Ok(Look::Over),
+            Some(Taken::GaveUp { .. } | Taken::Failed { .. }) => {
+                self.given_up.insert(unit.id.clone());
+                return Ok(Look::Over);
+            }
             Some(Taken::HeldBy { .. } | Taken::Contested) | None => return Ok(Look::Held),
         };
         let labels = vec![format!("features of {}", self.plan.cells[left[0]].label())];
         self.note_status(status, unit, left, &labels);
-        let cells = left.iter().map(|&at| self.plan.cells[at].cell.clone()).collect();
-        let request = Request { cells, ..self.work.request.clone() };
+        let request = self.request(left);
         let (reporter, claims) = (self.reporter, [claim]);
         let (ran, took) = self.watched(&claims, || extract(&request, reporter));
         let [claim] = claims;
@@ -352,10 +412,9 @@ impl Worked<'_> {
                     std::thread::park_timeout(WATCH);
                 }
             });
-            let ran = run();
-            over.store(true, Ordering::Relaxed);
-            thread.thread().unpark();
-            ran
+            // Also where it panics: the claims are given back then, and nobody waits for them.
+            let _over = Over { over, thread: thread.thread() };
+            run()
         });
         interrupt::resume();
         let (passes, images) = encoded();
@@ -363,20 +422,24 @@ impl Worked<'_> {
         (ran, took)
     }
 
-    /// Gives the cells back, each as what became of it.
+    /// Gives the cells back, each as what became of it. What went wrong before any work is this worker's
+    /// trouble, and ends it: another may do better.
     fn ended(
         &mut self,
         places: &[usize],
         claims: Vec<Claim>,
         ran: Result<Report, RunError>,
     ) -> Result<&'static str, SweepError> {
-        let (report, before_work) = match ran {
-            Ok(report) => (report, None),
+        let report = match ran {
+            Ok(report) => report,
             Err(RunError::Interrupted) => {
                 claims.into_iter().try_for_each(|claim| claim.give_back(Released::Interrupted))?;
                 return Ok("interrupted");
             }
-            Err(error) => (Report::default(), Some(error.to_string())),
+            Err(error) => {
+                claims.into_iter().try_for_each(|claim| claim.give_back(Released::Crashed))?;
+                return Err(error.into());
+            }
         };
         let reasons: BTreeMap<String, &RunError> = report
             .failed
@@ -390,34 +453,20 @@ impl Worked<'_> {
                 claim.give_back(Released::Done)?;
                 continue;
             }
-            let why = match (reasons.get(&cell.key()), &before_work) {
-                (Some(error), _) if error.is_in_use() => {
+            let why = match reasons.get(&cell.key()) {
+                Some(error) if error.is_in_use() => {
                     claim.give_back(Released::Interrupted)?;
-                    outcome = "waits";
-                    // Who has it does not tell by claims when it ends.
-                    std::thread::sleep(POLL);
+                    self.in_use.insert(cell.key(), Instant::now());
+                    if outcome == "done" {
+                        outcome = "in use";
+                    }
                     continue;
                 }
-                (Some(error), _) => error.to_string(),
-                (None, Some(why)) => {
+                Some(error) => error.to_string(),
+                None => {
+                    let why = "it was left out here (see the log)";
                     self.note_failure(&cell, why);
-                    why.clone()
-                }
-                (None, None) => {
-                    let same = |key: &&String| {
-                        report.records.iter().any(|r| r.plan.key().short() == **key)
-                    };
-                    let found = report
-                        .records
-                        .iter()
-                        .map(|record| record.plan.key().short().to_owned())
-                        .find(|key| !self.finished.contains(key) && same(&key));
-                    SweepError::Moved {
-                        cell: cell.label(),
-                        expected: cell.key(),
-                        found: found.unwrap_or_else(|| "left out".to_owned()),
-                    }
-                    .to_string()
+                    why.to_owned()
                 }
             };
             outcome = "failed";

@@ -26,6 +26,7 @@ fn a_wrong_file() {
     refused("class_tokens_alone", &format!("{GOOD}tokens = [\"class\"]\n"), &[]);
     refused("a_value_that_is_none", &format!("{GOOD}\"training.warmpu\" = [0.0]\n"), &[]);
     refused("devices", GOOD, &["--devices", "0,0"]);
+    refused("a_name_of_no_folder", GOOD, &["--name", "../x"]);
 }
 
 #[test]

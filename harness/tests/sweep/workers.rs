@@ -65,6 +65,52 @@ fn workers_share_an_extraction_and_then_search() {
 }
 
 #[test]
+fn workers_that_start_together_do_not_take_a_unit_apart() {
+    let knn = "imagenet1k\"]\nblock = [2, 4]\nk = [[5], [10]]";
+    let dense =
+        "nyuv2/linear\"]\nblock = [2, 4]\nlearning-rate = [1e-3, 2e-3, 3e-3, 4e-3]\nepochs = [40]";
+    let world = world(&SWEEP.replace(knn, dense));
+    good(&world.run(&sweep("shared", &["--launcher", "print"])));
+    let state = world.path("shared/.sweeps/knn");
+    let work = || {
+        let mut command = world.command(&["work", state.to_str().unwrap()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let workers: Vec<_> = (0..3).map(|_| work()).collect();
+    for mut worker in workers {
+        assert!(worker.wait().unwrap().success());
+    }
+    assert_eq!(units(&world, "shared").len(), 1);
+    // What is planned later under the same name is not what an older launch's workers do.
+    let plans = fs::read_dir(state.join("plans")).unwrap().count();
+    assert_eq!(plans, 1);
+    let launch = fs::read_dir(state.join("plans")).unwrap().next().unwrap().unwrap().path();
+    fs::write(state.join("plan.json"), "{}").unwrap();
+    let id = launch.file_stem().unwrap().to_str().unwrap();
+    good(&world.run(&["work", state.to_str().unwrap(), "--launch", id]));
+    assert_eq!(world.run(&["work", state.to_str().unwrap()]).status, Some(2));
+}
+
+#[test]
+fn data_that_is_not_there_is_the_workers_trouble_and_no_cells() {
+    let world = world(&SWEEP.replace("imagenet1k", "nyuv2/linear").replace("k = [[5], [10]]", ""));
+    good(&world.run(&["data", "sample", "nyuv2", "--to", "data"]));
+    let args = ["sweep", "sweep.toml", "--epochs", "0", "--limit", "2", "--pictures", "0"];
+    good(&world.run(&[&args[..], &["--launcher", "print", "--out", "out"]].concat()));
+    fs::rename(world.path("data"), world.path("elsewhere")).unwrap();
+    let state = world.path("out/.sweeps/knn");
+    let ran = world.run(&["work", state.to_str().unwrap()]);
+    assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nyuv2"), "{}", ran.stderr);
+    let watched = world.run(&["runs", "watch", "--once", "--out", "out"]);
+    assert_eq!(watched.stdout, "knn: 0 of 2 cells done, 0 failed, 0 workers\n");
+    fs::rename(world.path("elsewhere"), world.path("data")).unwrap();
+    good(&world.run(&["work", state.to_str().unwrap()]));
+    let watched = world.run(&["runs", "watch", "--once", "--out", "out"]);
+    assert!(watched.stdout.starts_with("knn: 2 of 2 cells done"), "{}", watched.stdout);
+}
+
+#[test]
 fn a_worker_that_is_told_that_its_time_is_over_keeps_what_is_done() {
     let world = world(
         &SWEEP.replace("imagenet1k", "nyuv2/linear").replace("k = [[5], [10]]", "epochs = 150"),

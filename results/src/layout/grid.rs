@@ -216,7 +216,10 @@ impl Filling<'_> {
     /// row of their own.
     fn row_protocol(&self, plan: &RunPlan) -> String {
         let name = self.protocol(plan);
-        let own = |word: &&str| is_policy(plan) && word.starts_with("simulators=");
+        let own = |word: &&str| {
+            let seeds = self.options.mean_over_seeds && word.starts_with("stream-seed=");
+            seeds || is_policy(plan) && word.starts_with("simulators=")
+        };
         name.split('+').filter(|word| !own(word)).collect::<Vec<_>>().join("+")
     }
 
@@ -227,12 +230,17 @@ impl Filling<'_> {
         column: &LayoutColumn,
         published: Option<f64>,
     ) -> Option<Cell> {
-        let mut by_seed: BTreeMap<u64, (&RunRecord, usize)> = BTreeMap::new();
+        // Order and crops are drawn anew with another seed of the stream: training again, too.
+        let seeds = |plan: &RunPlan| match self.options.mean_over_seeds {
+            true => (plan.seed, plan.stream_seed()),
+            false => (plan.seed, 0),
+        };
+        let mut by_seed: BTreeMap<(u64, u64), (&RunRecord, usize)> = BTreeMap::new();
         for record in records.iter().filter(|record| {
             let task = &record.plan.task;
             (&task.dataset, &task.head) == (&column.dataset, &column.head)
         }) {
-            let (shown, count) = by_seed.entry(record.plan.seed).or_insert((record, 0));
+            let (shown, count) = by_seed.entry(seeds(&record.plan)).or_insert((record, 0));
             *count += 1;
             if record.outcome.finished > shown.outcome.finished {
                 *shown = record;

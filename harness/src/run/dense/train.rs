@@ -248,7 +248,8 @@ impl<'s> Stream<'s> {
             normalise_into(image.view(), self.data.form, sample, &mut pixels);
             Ok(Crop { pixels, target })
         };
-        let live = slots.iter().filter_map(Slot::live).filter(|r| r.progress.step < to);
+        let live =
+            slots.iter().filter_map(Slot::live).filter(|r| r.progress.step < to && !r.done());
         let encoder = self.encoder(live.map(|r| r.protocol));
         let epochs = slots.iter().filter_map(Slot::live).map(|r| r.protocol.training.epochs).max();
         let label = format!("{name} epoch {}/{}", epoch + 1, epochs.unwrap_or(training.epochs));
