@@ -6,6 +6,7 @@
 
 pub mod claims;
 mod error;
+mod extraction;
 pub mod file;
 pub mod launch;
 pub mod local;

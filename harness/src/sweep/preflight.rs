@@ -12,6 +12,7 @@ use super::SweepError;
 use super::plan::{costs, schedule};
 use super::schedule::{DeviceCost, Names, describe};
 use crate::locate;
+use crate::registry;
 use crate::run::{Outline, Outlines, Request, RunError};
 
 /// A run of a dry run, for programs.
@@ -139,10 +140,18 @@ fn backbones(outlines: &Outlines, text: &mut String) {
         if known.insert((backbone.name.clone(), backbone.identity.0.clone())) {
             let millions = backbone.parameters as f64 / 1e6;
             let untrained = if backbone.trained { "" } else { ", untrained" };
+            let entry = registry::builtin().ok().and_then(|all| all.backbones.get(&backbone.name));
+            let licence = entry.and_then(|entry| {
+                let gate = if entry.gated { ", gated (access granted)" } else { "" };
+                Some(format!("; {}{gate}", entry.licence.as_deref()?))
+            });
             let _ = writeln!(
                 text,
-                "  {}: {millions:.1}M parameters, {} blocks, from {}{untrained}",
-                backbone.name, backbone.blocks, backbone.source
+                "  {}: {millions:.1}M parameters, {} blocks, from {}{untrained}{}",
+                backbone.name,
+                backbone.blocks,
+                backbone.source,
+                licence.unwrap_or_default()
             );
         }
     }

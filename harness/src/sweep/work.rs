@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use results::{Store, write_whole};
+use results::Store;
 use serde::Serialize;
 
 use super::claims::State as At;
@@ -21,7 +21,7 @@ use super::{State, SweepError};
 use crate::backbone::encoded;
 use crate::interrupt;
 use crate::progress::Reporter;
-use crate::run::{Report, Request, RunError, execute, extract};
+use crate::run::{Report, Request, RunError, execute};
 
 /// How often a worker with nothing to take looks again.
 const POLL: Duration = Duration::from_millis(500);
@@ -75,19 +75,19 @@ struct Took<'a> {
     outcome: &'a str,
 }
 
-struct Worked<'a> {
-    work: &'a Work<'a>,
-    plan: SweepPlan,
-    store: Store,
-    worker: Arc<Worker>,
-    claims: Claims,
-    reporter: &'a Reporter,
-    features: Features,
+pub(super) struct Worked<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) plan: SweepPlan,
+    pub(super) store: Store,
+    pub(super) worker: Arc<Worker>,
+    pub(super) claims: Claims,
+    pub(super) reporter: &'a Reporter,
+    pub(super) features: Features,
     /// Keys of finished cells, and of failed ones.
     finished: HashSet<String>,
     failed: HashMap<String, String>,
     /// Extractions that nobody tries again.
-    given_up: HashSet<String>,
+    pub(super) given_up: HashSet<String>,
     /// Cells that a process outside the sweep works on, and when that was seen.
     in_use: HashMap<String, Instant>,
 }
@@ -106,7 +106,7 @@ impl Drop for Over<'_> {
 }
 
 /// What a look at a unit came to.
-enum Look {
+pub(super) enum Look {
     /// It was worked on.
     Worked,
     /// Others hold something of it.
@@ -262,7 +262,7 @@ impl Worked<'_> {
     }
 
     /// The request for these cells. Their data must be there, and what they come to must be what was planned.
-    fn request(&self, places: &[usize]) -> Request {
+    pub(super) fn request(&self, places: &[usize]) -> Request {
         let cells = || places.iter().map(|&at| &self.plan.cells[at]);
         let mut required: Vec<String> =
             cells().map(|cell| cell.cell.task.dataset.clone()).collect();
@@ -277,7 +277,7 @@ impl Worked<'_> {
     }
 
     /// Takes a key; none where this worker may take nothing now.
-    fn take(&self, key: &str, unit: &str, at: u64) -> Result<Option<Taken>, SweepError> {
+    pub(super) fn take(&self, key: &str, unit: &str, at: u64) -> Result<Option<Taken>, SweepError> {
         match self.claims.try_claim(&self.worker, key, unit, at) {
             Err(super::claims::ClaimError::NotBeating(why)) => {
                 self.reporter.warn(format!("waiting: {why}"));
@@ -299,74 +299,7 @@ impl Worked<'_> {
         Ok(there)
     }
 
-    /// Whether other units make the features that this one needs.
-    fn awaits_features(&self, unit: &Unit) -> Result<bool, SweepError> {
-        let makes = |other: &&Unit| {
-            other.extract && unit.cells.iter().any(|cell| other.cells.contains(cell))
-        };
-        let parts: Vec<&Unit> = self.plan.units.iter().filter(makes).collect();
-        if parts.iter().any(|part| self.extracted(part).exists()) {
-            return Ok(false);
-        }
-        // Where nobody can make them, this unit tries, and says why not.
-        Ok(parts.iter().any(|part| !self.given_up.contains(&part.id)))
-    }
-
-    /// Says that the features of a unit's cells were all there in this launch.
-    fn extracted(&self, unit: &Unit) -> std::path::PathBuf {
-        let keys: Vec<String> = unit.cells.iter().map(|&at| self.plan.cells[at].key()).collect();
-        let cells = schema::fingerprint(&keys);
-        self.work.state.extracted().join(format!("{}-{}", self.work.launch, cells.short()))
-    }
-
-    fn extraction(
-        &mut self,
-        unit: &Unit,
-        left: &[usize],
-        status: &std::sync::Mutex<Status>,
-    ) -> Result<Look, SweepError> {
-        if self.extracted(unit).exists() {
-            return Ok(Look::Over);
-        }
-        if self.given_up.contains(&unit.id) {
-            return Ok(Look::Over);
-        }
-        let claim = match self.take(&unit.id, &unit.id, self.features.kept())? {
-            Some(Taken::Mine(claim)) => claim,
-            Some(Taken::GaveUp { .. } | Taken::Failed { .. }) => {
-                self.given_up.insert(unit.id.clone());
-                return Ok(Look::Over);
-            }
-            Some(Taken::HeldBy { .. } | Taken::Contested) | None => return Ok(Look::Held),
-        };
-        let labels = vec![format!("features of {}", self.plan.cells[left[0]].label())];
-        self.note_status(status, unit, left, &labels);
-        let request = self.request(left);
-        let (reporter, claims) = (self.reporter, [claim]);
-        let (ran, took) = self.watched(&claims, || extract(&request, reporter));
-        let [claim] = claims;
-        let outcome = match ran {
-            Ok(()) => {
-                let marker = self.extracted(unit);
-                write_whole(&marker, b"").map_err(SweepError::io("write", &marker))?;
-                claim.give_back(Released::Done)?;
-                "done"
-            }
-            Err(RunError::Interrupted) => {
-                claim.give_back(Released::Interrupted)?;
-                "interrupted"
-            }
-            Err(error) => {
-                self.reporter.warn(format!("features: {error}"));
-                claim.give_back(Released::Failed(error.to_string()))?;
-                "failed"
-            }
-        };
-        self.log(unit, left, took, outcome)?;
-        Ok(Look::Worked)
-    }
-
-    fn note_status(
+    pub(super) fn note_status(
         &self,
         status: &std::sync::Mutex<Status>,
         unit: &Unit,
@@ -393,7 +326,11 @@ impl Worked<'_> {
 
     /// Works while a thread looks whether it may go on: whether its claims are still its own, and whether
     /// anybody wants it to.
-    fn watched<T>(&self, claims: &[Claim], run: impl FnOnce() -> T) -> (T, (u64, u64, f64)) {
+    pub(super) fn watched<T>(
+        &self,
+        claims: &[Claim],
+        run: impl FnOnce() -> T,
+    ) -> (T, (u64, u64, f64)) {
         let (over, before, began) = (AtomicBool::new(false), encoded(), Instant::now());
         let ran = std::thread::scope(|scope| {
             let over = &over;
@@ -503,7 +440,7 @@ impl Worked<'_> {
         }
     }
 
-    fn log(
+    pub(super) fn log(
         &self,
         unit: &Unit,
         places: &[usize],

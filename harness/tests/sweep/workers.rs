@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pixio_eval::sweep::claims::{Event, Observer, Released, What, read_log};
+use pixio_eval::sweep::claims::{Event, Observer, Released, Watched, What, read_log};
 
 use super::*;
 
@@ -149,9 +149,11 @@ fn a_worker_that_is_told_that_its_time_is_over_keeps_what_is_done() {
 #[test]
 fn ctrl_c_in_a_terminal_lets_workers_write_their_checkpoints() {
     let knn = "imagenet1k\"]\nblock = [2, 4]\nk = [[5], [10]";
-    let long = "nyuv2/linear\"]\nstream-seed = [0, 1]\nepochs = [150";
+    let long = "nyuv2/linear\"]\nstream-seed = [0, 1]\nepochs = [600";
     let world = world(&SWEEP.replace(knn, long));
     let mut command = world.command(&sweep("told", &["--devices", "cpu*2"]));
+    // Four beats a second.
+    command.env("PIXIO_EVAL_CLAIM_EXPIRY", "3");
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut parent = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let state = world.path("told/.sweeps/knn");
@@ -160,7 +162,8 @@ fn ctrl_c_in_a_terminal_lets_workers_write_their_checkpoints() {
         assert!(began.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(10));
         let workers = Observer::new(&state, Duration::from_secs(60)).workers().unwrap_or_default();
-        steps = workers.iter().filter(|worker| worker.file.status.note.contains("epoch 2")).count();
+        let trains = |worker: &&Watched| worker.file.status.note.contains("nyuv2 epoch");
+        steps = workers.iter().filter(trains).count();
     }
     let group = format!("-{}", parent.id());
     let kill = Command::new("kill").args(["-INT", "--", &group]).status().unwrap();
