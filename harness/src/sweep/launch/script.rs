@@ -137,8 +137,8 @@ COMMAND &
 program=$!
 # Told before there was anyone to tell.
 [ -z "$told" ] || kill -TERM "$program" 2>/dev/null
-# A signal ends `wait` early, with a status of its own; once the program has ended, bash knows the right one.
-while kill -0 "$program" 2>/dev/null; do wait "$program"; done
+# Not `wait` in a loop: a signal ends it early, and bash may then lose the program's status.
+while kill -0 "$program" 2>/dev/null; do sleep 0.5; done
 wait "$program"
 status=$?
 

@@ -166,9 +166,9 @@ const BACK: &str = "scontrol requeue 102_11\n";
 fn told_ahead_of_its_end_a_task_goes_back_into_the_queue() {
     for (program, status, back) in [
         (KEEPS, 130, true),
-        // Signals of both kinds while it is ending.
+        // Signals of both kinds while it is ending, when it does not listen any more.
         (
-            "trap 'for i in 1 2 3 4 5 6 7; do kill -USR1 $PPID; kill -TERM $PPID; done; exit 130' TERM",
+            "trap 'trap \"\" TERM; for i in 1 2 3 4 5 6 7; do kill -USR1 $PPID; kill -TERM $PPID; done; exit 130' TERM",
             130,
             true,
         ),
