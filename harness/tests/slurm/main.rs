@@ -156,6 +156,9 @@ fn a_sweep_of_jobs_survives_what_a_cluster_does_to_it() {
     world.node.ask("scancel", &[&format!("{probe}_0")]);
     world.node.ask("scontrol", &["requeue", &format!("{probe}_1")]);
     world.tell(2);
+    // The script looks up twice a second.
+    let told = |line: &String| line.starts_with("told");
+    until("a task has been told", || world.said("one", &first, 2).iter().any(told));
     for task in 1..4 {
         world.release(task);
     }
