@@ -250,9 +250,10 @@ impl Extraction<'_> {
             bar.set((done + i) as u64 + 1);
             if shard_ends {
                 if left_out.last().is_none_or(|&last| last < shard.start) {
-                    self.bank.write(split, &shard, rows.of(&shard))?;
+                    // The claimed shard last: whoever finds it finds the others too.
                     let mut others = others.iter();
                     others.try_for_each(|o| o.bank.write(split, &shard, &o.vectors))?;
+                    self.bank.write(split, &shard, rows.of(&shard))?;
                 }
                 drop(claims.remove(0));
                 shard = shards.next().cloned().unwrap_or_default();
