@@ -9,18 +9,13 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Instant;
 
-use common::{Ran, World, golden};
+use common::{Ran, World};
 
 /// A world with NYUv2 and VOC samples and the golden encoder.
 fn world() -> World {
-    let world = World::new();
+    let world = World::with_mini();
     let made = world.run(&["data", "sample", "nyuv2", "voc2012", "--to", "samples"]);
     assert_eq!(made.status, Some(0), "{}", made.stderr);
-    let mini = world.path("mini");
-    fs::create_dir(&mini).unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(golden().join(file), mini.join(file)).unwrap();
-    }
     world
 }
 

@@ -1,4 +1,4 @@
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,7 +8,7 @@ use results::{
 };
 
 use super::watch::{self, WatchArgs};
-use super::{CliError, EXIT_DONE, EXIT_FAILED, print, print_json};
+use super::{CliError, EXIT_DONE, EXIT_FAILED, confirmed, print, print_json};
 use crate::progress::Reporter;
 
 /// `pixio-eval runs`.
@@ -213,18 +213,15 @@ fn delete(ids: &[String], out: &OutArgs, yes: bool, reporter: &Reporter) -> Resu
     let found = Found::at(out)?;
     let runs = found.runs(ids)?;
     if !yes {
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
+        if !std::io::stdin().is_terminal() {
             return Err(CliError::NeedsYes);
         }
         let mut err = std::io::stderr().lock();
         for run in &runs {
             let _ = writeln!(err, "{}", run.folder.display());
         }
-        let _ = write!(err, "delete {} of them? [y/N] ", runs.len());
-        let mut answer = String::new();
-        let read = stdin.lock().read_line(&mut answer);
-        if read.is_err() || !matches!(answer.trim(), "y" | "Y" | "yes") {
+        drop(err);
+        if !confirmed(&format!("delete {} of them?", runs.len())) {
             reporter.say("nothing was deleted");
             return Ok(EXIT_DONE);
         }

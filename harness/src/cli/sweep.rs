@@ -1,7 +1,7 @@
 //! `pixio-eval sweep`, and the worker that it starts.
 
 use std::fs;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use results::{Store, TableOptions, write_whole};
 use super::args::{Cli, Command};
 use super::options::{CommonOptions, positive};
 use super::run::{dry_run, finish};
-use super::{CliError, EXIT_DONE, EXIT_FAILED, print};
+use super::{CliError, EXIT_DONE, EXIT_FAILED, confirmed, print};
 use crate::device::{self, DeviceChoice};
 use crate::progress::Reporter;
-use crate::run::{Outlines, Report, Request, RunError, outline, streams};
+use crate::run::{Outlines, Report, Request, RunError, datasets, outline, streams};
 use crate::sweep::claims::Timing;
 use crate::sweep::file::{self, Given, Sweep};
 use crate::sweep::launch::{self, Config, Job, JobKind, Launch, Launcher};
@@ -131,10 +131,7 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
         expanded.cells.len(),
         expanded.combinations
     ));
-    let mut required: Vec<String> =
-        expanded.cells.iter().map(|cell| cell.task.dataset.clone()).collect();
-    required.sort();
-    required.dedup();
+    let required = datasets(&expanded.cells);
     let mut request = args.common.request(expanded.cells, required)?;
     let devices = match &args.devices {
         Some(devices) => parse_devices(devices)?,
@@ -222,25 +219,15 @@ fn confirm(combinations: u128, yes: bool) -> Result<(), CliError> {
     if combinations <= MANY || yes {
         return Ok(());
     }
-    let (stdin, mut err) = (std::io::stdin(), std::io::stderr());
-    if !stdin.is_terminal() {
-        return Err(CliError::ManyCells(combinations));
-    }
-    let _ = write!(err, "the sweep has {combinations} combinations: go on? [y/N] ");
-    let mut answer = String::new();
-    match stdin.lock().read_line(&mut answer) {
-        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(CliError::ManyCells(combinations)),
+    let asked = std::io::stdin().is_terminal();
+    match asked && confirmed(&format!("the sweep has {combinations} combinations: go on?")) {
+        true => Ok(()),
+        false => Err(CliError::ManyCells(combinations)),
     }
 }
 
 fn this_device(choice: DeviceChoice) -> Device {
-    let name = match choice {
-        DeviceChoice::Auto => "auto".to_owned(),
-        DeviceChoice::Cpu => "cpu".to_owned(),
-        DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-    };
-    Device { name, choice, threads: None, share: 1 }
+    Device { name: choice.to_string(), choice, threads: None, share: 1 }
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -393,7 +380,7 @@ pub(super) fn work_on(args: &WorkArgs, reporter: Reporter) -> Result<u8, CliErro
     if args.table {
         return table(&plan, &state, &request);
     }
-    let device = args.named.clone().unwrap_or_else(|| this_device(request.device).name);
+    let device = args.named.clone().unwrap_or_else(|| request.device.to_string());
     let ended = work(
         &Work {
             state: &state,

@@ -1,5 +1,7 @@
 //! A cell: which backbone, which task and head, in which settings.
 
+use std::collections::BTreeSet;
+
 use schema::{BackboneRecord, TaskHead, Tokens};
 use serde::{Deserialize, Serialize};
 
@@ -174,6 +176,12 @@ impl Cell {
         add("stream-seed", settings.stream_seed.map(|n| n.to_string()));
         all
     }
+}
+
+/// The data sets of cells, each once, by name.
+pub fn datasets(cells: &[Cell]) -> Vec<String> {
+    let names: BTreeSet<&String> = cells.iter().map(|cell| &cell.task.dataset).collect();
+    names.into_iter().cloned().collect()
 }
 
 impl Settings {

@@ -155,7 +155,7 @@ pub(super) fn stream(plan: &RunPlan) -> Option<Fingerprint> {
 pub(super) fn work(data: &Opened) -> Work {
     let split = |split: &ImageFolder| split.samples().len() as u64;
     let (train, val) = (split(&data.images.train), split(&data.images.val));
-    Work { trained: train, windows: val, validations: 1, ..Work::default() }
+    Work { trained: train, windows: val, validations: 1 }
 }
 
 /// Extracts what is missing and searches. What `later` runs of the same stream will need is extracted in

@@ -31,7 +31,7 @@ use crate::simulators::SimulatorError;
 use crate::weights::WeightsError;
 
 pub use calibrate::Rates;
-pub use cell::{Cell, Settings, TokenChoice};
+pub use cell::{Cell, Settings, TokenChoice, datasets};
 pub use dense::CheckpointError;
 pub use embed::image_stage;
 pub use memory::{BatchSize, STANDARD};

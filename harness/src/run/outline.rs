@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use schema::{Fingerprint, PolicyProtocol, RunPlan, Stages};
-use serde::{Deserialize, Serialize};
 
 use super::calibrate::{self, Rates};
 use super::memory::{EncoderSize, ProbeSize};
@@ -15,7 +14,7 @@ use crate::progress::Reporter;
 use crate::resolve::Resolved;
 
 /// What a run reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Work {
     /// Images of all steps; for k-NN, of the train split; for policies, of demonstrations.
     pub(super) trained: u64,
@@ -23,8 +22,6 @@ pub(super) struct Work {
     pub(super) windows: u64,
     /// Validations.
     pub(super) validations: u64,
-    /// Whether windows are encoded once, however often they are validated.
-    pub(super) kept: bool,
 }
 
 /// One run that a request comes to.
@@ -98,38 +95,34 @@ fn one(
     let side = resolved.preparation.resolution;
     let encoder = EncoderSize::of(&plan.backbone, &dimensions, side, host.dtype);
     let encode_flops = resolved.flops(side, side)?.unwrap_or(2.0 * plan.backbone.parameters as f64);
-    let (stream, mut work) = match (data, &plan.protocol.stages) {
+    let (stream, work) = match (data, &plan.protocol.stages) {
         (Data::Images(data), _) => (knn::stream(plan), knn::work(data)),
         (Data::Pairs(data), _) => (dense::stream(plan), dense::work(plan, data)?),
         (Data::Robots(_), Stages::Policy(policy)) => (None, robots(policy)),
         (Data::Robots(_), _) => (None, Work::default()),
     };
+    // Windows are encoded at each validation, or once where they are kept.
+    let mut encodings = work.validations;
+    let mut features = 0;
     let (memory, trained, predicted) = match &plan.protocol.stages {
         Stages::Dense(protocol) => {
             let probe = ProbeSize::of(protocol, &plan.backbone, &encoder, host.dtype);
             let tokens = probe.tap_bytes(&encoder) * work.windows;
-            work.kept = tokens <= host.request.kept_bytes;
-            let memory = probe.parts(&encoder, plan.micro_batch);
+            if tokens <= host.request.kept_bytes {
+                encodings = 1;
+            }
             let (trained, predicted) = rates.head(plan, &encoder);
-            (memory, trained, predicted)
+            (probe.parts(&encoder, plan.micro_batch), trained, predicted)
         }
         Stages::Knn(protocol) => {
             let width = super::embed::width(protocol.feature.tokens, &dimensions);
+            features = (work.trained + work.windows) * 4 * width as u64;
             // Features are in the machine's memory, not the device's, and one run's at a time.
-            let memory = (encoder.pass(plan.micro_batch), 0);
-            (memory, 0.0, rates.search(work.trained, width))
+            ((encoder.pass(plan.micro_batch), 0), 0.0, rates.search(work.trained, width))
         }
         Stages::Policy(_) => ((encoder.pass(plan.micro_batch), 0), 0.0, 0.0),
     };
-    let features = match &plan.protocol.stages {
-        Stages::Knn(protocol) => {
-            let width = super::embed::width(protocol.feature.tokens, &dimensions);
-            (work.trained + work.windows) * 4 * width as u64
-        }
-        Stages::Dense(_) | Stages::Policy(_) => 0,
-    };
-    let validated = work.windows * if work.kept { 1 } else { work.validations };
-    let encoded = work.trained + validated;
+    let encoded = work.trained + work.windows * encodings;
     let predictions = (work.windows * work.validations) as f64;
     Ok(Outline {
         cell,
@@ -153,7 +146,7 @@ fn robots(policy: &PolicyProtocol) -> Work {
         trained += (task.demonstrations * task.horizon) as u64;
         windows += (task.evaluations.len() * task.episodes * task.horizon) as u64 * seeds;
     }
-    Work { trained, windows, validations: 1, kept: true }
+    Work { trained, windows, validations: 1 }
 }
 
 /// Runs by the stream they share, in order.

@@ -1,7 +1,7 @@
 //! Carrying out what was prepared: backbone by backbone, one record a run.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -101,38 +101,34 @@ impl Host<'_> {
         report: &mut Report,
     ) -> Result<(), RunError> {
         let mut dense: BTreeMap<(String, String), (DataKey, Vec<Waiting>)> = BTreeMap::new();
-        let mut begun = Vec::new();
+        let mut waiting = VecDeque::new();
         for Planned { mut plan, data: key, .. } in plans {
             match self.begin(&mut plan) {
                 Ok(Begun::Done(record)) => {
                     report.kept += 1;
                     report.done(*record, &plan);
                 }
-                Ok(Begun::Started(dir)) => begun.push((plan, dir, key)),
+                Ok(Begun::Started(dir)) => waiting.push_back((plan, dir, key)),
                 Err(error) => report.failed(&plan, error),
             }
         }
-        let mut waiting = begun.into_iter().peekable();
-        while let Some((plan, dir, key)) = waiting.next() {
+        while let Some((plan, dir, key)) = waiting.pop_front() {
             let at = (Timestamp::now(), Instant::now());
             match data.get(&key) {
                 Some(Data::Images(data)) => {
                     let stream = knn::stream(&plan);
                     // What runs of the same stream need is made in the same pass of the encoder.
-                    let rest: Vec<_> = waiting.collect();
-                    let later: Vec<&RunPlan> = rest
-                        .iter()
-                        .map(|(plan, ..)| plan)
-                        .filter(|plan| stream.is_some() && knn::stream(plan) == stream)
-                        .collect();
-                    let measured = held(&dir)
+                    let later = waiting.iter().map(|(plan, ..)| plan);
+                    let later: Vec<&RunPlan> =
+                        later.filter(|plan| knn::stream(plan) == stream).collect();
+                    let measured = dense::hold(dir.folder())
+                        .map_err(RunError::from)
                         .and_then(|lock| Ok((knn::run(self, lazy, &plan, &later, data)?, lock)));
                     let (measured, _held) = match measured {
                         Ok((measured, held)) => (Ok(measured), Some(held)),
                         Err(error) => (Err(error), None),
                     };
                     self.end(lazy, plan, &dir, measured, at, report)?;
-                    waiting = rest.into_iter().peekable();
                 }
                 Some(Data::Robots(data)) => {
                     let measured = policy::run(self, lazy, &plan, data, &dir);
@@ -281,11 +277,6 @@ impl Host<'_> {
 enum Begun {
     Done(Box<RunRecord>),
     Started(RunDir),
-}
-
-/// Keeps a k-NN run from being deleted while it is worked on.
-fn held(dir: &RunDir) -> Result<std::fs::File, RunError> {
-    Ok(dense::hold(dir.folder())?)
 }
 
 impl<'a> Lazy<'a> {

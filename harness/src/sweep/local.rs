@@ -54,11 +54,7 @@ pub fn parse_devices(given: &str) -> Result<Vec<Device>, SweepError> {
         if count == 0 {
             return Err(wrong("expected at least one worker"));
         }
-        let name = match choice {
-            DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-            DeviceChoice::Cpu => "cpu".to_owned(),
-            DeviceChoice::Auto => "auto".to_owned(),
-        };
+        let name = choice.to_string();
         all.extend((0..count).map(|_| Device {
             name: name.clone(),
             choice,
@@ -209,11 +205,7 @@ impl Local<'_> {
         let log = log.map_err(SweepError::io("open", &slot.log))?;
         let mut command = Command::new(&self.program);
         command.arg("work").arg(self.state.folder()).args(["--launch", self.launch]);
-        let device = match slot.device.choice {
-            DeviceChoice::Auto => "auto".to_owned(),
-            DeviceChoice::Cpu => "cpu".to_owned(),
-            DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-        };
+        let device = slot.device.choice.to_string();
         command.args(["--device", &device, "--as", &slot.device.name]);
         command.args(["--share", &slot.device.share.to_string()]);
         command.args(["--parent", &std::process::id().to_string()]);

@@ -21,7 +21,7 @@ use super::{State, SweepError};
 use crate::backbone::encoded;
 use crate::interrupt;
 use crate::progress::Reporter;
-use crate::run::{Report, Request, RunError, execute};
+use crate::run::{Cell, Report, Request, RunError, datasets, execute};
 
 /// How often a worker with nothing to take looks again.
 const POLL: Duration = Duration::from_millis(500);
@@ -263,17 +263,10 @@ impl Worked<'_> {
 
     /// The request for these cells. Their data must be there, and what they come to must be what was planned.
     pub(super) fn request(&self, places: &[usize]) -> Request {
-        let cells = || places.iter().map(|&at| &self.plan.cells[at]);
-        let mut required: Vec<String> =
-            cells().map(|cell| cell.cell.task.dataset.clone()).collect();
-        required.sort();
-        required.dedup();
-        Request {
-            cells: cells().map(|cell| cell.cell.clone()).collect(),
-            keys: cells().map(|cell| cell.plan.key()).collect(),
-            required,
-            ..self.work.request.clone()
-        }
+        let planned = || places.iter().map(|&at| &self.plan.cells[at]);
+        let cells: Vec<Cell> = planned().map(|planned| planned.cell.clone()).collect();
+        let keys = planned().map(|planned| planned.plan.key()).collect();
+        Request { required: datasets(&cells), cells, keys, ..self.work.request.clone() }
     }
 
     /// Takes a key; none where this worker may take nothing now.

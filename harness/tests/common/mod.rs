@@ -27,6 +27,17 @@ impl World {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// One with the golden encoder in its folder `mini`.
+    pub fn with_mini() -> Self {
+        let world = Self::new();
+        let mini = world.path("mini");
+        std::fs::create_dir(&mini).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(golden().join(file), mini.join(file)).unwrap();
+        }
+        world
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

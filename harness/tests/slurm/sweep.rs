@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::common::{World, golden};
+use super::common::World;
 use super::node::Node;
 use super::until;
 
@@ -21,12 +21,7 @@ stream-seed = { from = 0, to = 5 }
 #[test]
 fn twelve_cells_go_through_arrays_and_survive_cancellations() {
     let Some(node) = Node::start() else { return };
-    let world = World::new();
-    let mini = world.path("mini");
-    fs::create_dir(&mini).unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(golden().join(file), mini.join(file)).unwrap();
-    }
+    let world = World::with_mini();
     fs::write(world.path("sweep.toml"), SWEEP).unwrap();
     fs::write(world.path("slurm.toml"), "[slurm]\npartition = \"main\"\ncpus-per-task = 1\n")
         .unwrap();

@@ -11,16 +11,11 @@ mod workers;
 
 use std::fs;
 
-use common::{Ran, World, golden};
+use common::{Ran, World};
 
 /// A world with the samples, the golden encoder, and a sweep's file.
 fn world(sweep: &str) -> World {
-    let world = World::new();
-    let mini = world.path("mini");
-    fs::create_dir(&mini).unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(golden().join(file), mini.join(file)).unwrap();
-    }
+    let world = World::with_mini();
     fs::write(world.path("sweep.toml"), sweep).unwrap();
     world
 }

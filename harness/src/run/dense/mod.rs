@@ -245,7 +245,7 @@ pub(super) fn work(plan: &RunPlan, data: &Opened) -> Result<Work, RunError> {
     let windows = Windows::about(data, &protocol.sample, &protocol.evaluation)? as u64;
     let every = protocol.evaluation.every.max(1);
     let validations = training.epochs.div_ceil(every).max(1) as u64;
-    Ok(Work { trained, windows, validations, ..Work::default() })
+    Ok(Work { trained, windows, validations })
 }
 
 /// A finished probe's numbers.
