@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::source::{Citation, InPlace, KnownFile, Source, WrongPreparation};
+
 const FILE: &str = "datasets.toml";
 const TEXT: &str = include_str!("../../../datasets.toml");
 
@@ -32,6 +34,9 @@ pub struct Dataset {
     pub layout: Layout,
     /// The same for people: path patterns, then sentences.
     pub layout_on_disk: String,
+    /// The archives that it is read from in place, without being unpacked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlace>,
     /// The licence or terms, in short; the source's own words decide.
     pub licence: String,
     /// Where it comes from.
@@ -47,6 +52,15 @@ pub struct Dataset {
     /// How labels are stored; segmentation data sets only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<LabelForms>,
+    /// Preparations that are taken for it and are not it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong: Vec<WrongPreparation>,
+    /// A sample of its files, with their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<KnownFile>,
+    /// What to cite.
+    #[serde(default, rename = "citation", skip_serializing_if = "Vec::is_empty")]
+    pub citations: Vec<Citation>,
 }
 
 /// What is measured on a data set.
@@ -95,20 +109,6 @@ pub enum Layout {
     Demonstrations,
 }
 
-/// Where a data set comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// The publisher's page.
-    pub page: String,
-    /// Hugging Face data set id, where the publisher keeps one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hub: Option<String>,
-    /// Whose preparation it is, where the original is not used as published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prepared_by: Option<String>,
-}
-
 /// What decides which samples belong to a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,7 +147,7 @@ pub struct DepthStorage {
 }
 
 /// How labels are stored, in the forms in which the data set is found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelForms {
     /// Of the classes, in the order of their labels.
@@ -159,6 +159,19 @@ pub struct LabelForms {
     pub original: Option<String>,
     /// Label in the authors' form that counts neither as target nor as prediction.
     pub ignore: u8,
+    /// Share of the pixels that each class has, as published; in the order of the names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+}
+
+/// Published shares of the classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shares {
+    /// Where they are published, and of what they are shares.
+    pub by: String,
+    /// Of the pixels, from 0 to 1, in the order of the classes.
+    pub of_pixels: Vec<f64>,
 }
 
 /// Why `datasets.toml` cannot be used.
@@ -259,6 +272,14 @@ impl Dataset {
             _ if self.labels.as_ref().is_some_and(|l| Some(l.names.len()) != self.classes) => {
                 Some("names of [dataset.labels] are not as many as classes")
             }
+            _ if self
+                .labels
+                .as_ref()
+                .and_then(|l| l.shares.as_ref())
+                .is_some_and(|shares| Some(shares.of_pixels.len()) != self.classes) =>
+            {
+                Some("shares of [dataset.labels] are not as many as classes")
+            }
             _ => self.list_contradiction(),
         }
     }
@@ -326,12 +347,20 @@ mod tests {
         Registry::parse(&TEXT.replacen(from, to, 1), "edited.toml").unwrap_err().to_string()
     }
 
+    /// The message without the line, which is that of the edit.
+    fn without_line(from: &str, to: &str) -> String {
+        let line = TEXT[..TEXT.find(from).unwrap()].lines().count() + 1;
+        let message = message(from, to);
+        let place = format!("edited.toml, line {line}: ");
+        message.strip_prefix(&place).unwrap_or_else(|| panic!("{place}{message}")).to_owned()
+    }
+
     #[test]
     fn mistakes_are_reported_with_file_and_line() {
-        insta::assert_snapshot!(message("classes = 1000", "clases = 1000"), @"edited.toml, line 13: unknown field `clases`, expected one of `name`, `title`, `task`, `classes`, `layout`, `layout_on_disk`, `licence`, `source`, `splits`, `list`, `depth`, `labels`");
-        insta::assert_snapshot!(message("task = \"depth\"", "task = \"deep\""), @"edited.toml, line 36: unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`, `robot-learning`");
-        insta::assert_snapshot!(message("val = 654", "val = \"654\""), @r#"edited.toml, line 53: invalid type: string "654", expected usize"#);
-        insta::assert_snapshot!(message("[dataset.splits]", "[dataset.splits"), @"edited.toml, line 26: unclosed table, expected `]`");
+        insta::assert_snapshot!(without_line("classes = 1000", "clases = 1000"), @"unknown field `clases`, expected one of `name`, `title`, `task`, `classes`, `layout`, `layout_on_disk`, `in_place`, `licence`, `source`, `splits`, `list`, `depth`, `labels`, `wrong`, `known`, `citation`");
+        insta::assert_snapshot!(without_line("task = \"depth\"", "task = \"deep\""), @"unknown variant `deep`, expected one of `classification`, `depth`, `segmentation`, `robot-learning`");
+        insta::assert_snapshot!(without_line("val = 654", "val = \"654\""), @r#"invalid type: string "654", expected usize"#);
+        insta::assert_snapshot!(without_line("[dataset.splits]", "[dataset.splits"), @"unclosed table, expected `]`");
     }
 
     #[test]

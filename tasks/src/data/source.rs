@@ -1,0 +1,231 @@
+//! Where a data set comes from, file by file, and how it is told from what it is not.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a data set comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The publisher's page.
+    pub page: String,
+    /// Whose preparation it is, where the original is not used as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_by: Option<String>,
+    /// The files to get, in the order in which they are needed.
+    #[serde(default, rename = "file", skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SourceFile>,
+}
+
+/// A file that a data set is made from, or several of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// Its name as published; `*` stands for any characters where there are several.
+    pub name: String,
+    /// How many files the name stands for, where it has a `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// The set of files that it belongs to, where any one set is enough. The first set named is the one
+    /// that is fetched; files without a set belong to every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// Where it is fetched from over HTTPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Where it is fetched from on the Hugging Face Hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<HubFiles>,
+    /// The page where a person gets it, where it is not fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// What to do there, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
+    /// Size in bytes, where it is published; of all files together where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Checksum, where one is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Checksum>,
+    /// What becomes of it; nothing is unpacked of a file that is read in place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unpack: Vec<Unpack>,
+}
+
+/// Files of a data set repository on the Hugging Face Hub.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubFiles {
+    /// `ORG/REPO`.
+    pub repository: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// Whether its terms must be accepted on its page first.
+    #[serde(default)]
+    pub gated: bool,
+}
+
+/// A published checksum: `ALGORITHM:DIGITS` with `md5`, `sha1` or `sha256` and lower-case hexadecimal
+/// digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Checksum {
+    /// The function.
+    pub algorithm: Algorithm,
+    /// Its value, in lower-case hexadecimal digits.
+    pub digits: String,
+}
+
+/// Hash functions that data sets are published with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// MD5.
+    Md5,
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+}
+
+impl Algorithm {
+    /// As in `datasets.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Self::Md5 => 32,
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+        }
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parsed = text.split_once(':').and_then(|(name, digits)| {
+            let known = [Algorithm::Md5, Algorithm::Sha1, Algorithm::Sha256];
+            let algorithm = known.into_iter().find(|known| known.name() == name)?;
+            let hexadecimal = digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+            let whole = hexadecimal && digits.len() == algorithm.digits();
+            whole.then(|| Self { algorithm, digits: digits.to_owned() })
+        });
+        parsed.ok_or_else(|| {
+            format!("expected a checksum such as md5:... with 32 lower-case hexadecimal digits, sha1:... with 40 or sha256:... with 64, found {text:?}")
+        })
+    }
+}
+
+impl From<Checksum> for String {
+    fn from(checksum: Checksum) -> Self {
+        checksum.to_string()
+    }
+}
+
+impl std::fmt::Display for Checksum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.algorithm.name(), self.digits)
+    }
+}
+
+/// Which members of an archive go where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unpack {
+    /// Beginning of a member's path, with `*` for one folder of any name; an archive in the archive is
+    /// unpacked in its place.
+    pub from: String,
+    /// What stands for that beginning in the data folder.
+    pub to: String,
+    /// End of the members' names; others are left out. All of them, if it is empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ending: String,
+}
+
+/// What archives a data set is read from without being unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InPlace {
+    /// Kinds of archives.
+    pub containers: Vec<Container>,
+    /// Folder in them that holds the data set's own folders, where there is one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub strip: String,
+}
+
+/// A kind of archive that is read in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Container {
+    /// Tar shards of samples: an image, its class in a `.cls` file, and whatever else, under one key.
+    Webdataset,
+    /// Parquet shards as on the Hugging Face Hub: columns `image` (bytes and path) and `label`.
+    Parquet,
+    /// Zip archives of the data set's folders.
+    Zip,
+    /// Tar archives of the data set's folders.
+    Tar,
+}
+
+/// A work to be cited where the data set is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Citation {
+    /// What of the data set it describes.
+    pub of: String,
+    /// The BibTeX entry.
+    pub bibtex: String,
+}
+
+/// A preparation that is taken for the data set and is not it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrongPreparation {
+    /// The name that `verify` and `--accept-data` use.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// How it is recognised.
+    pub recognised: String,
+    /// What to do.
+    pub instead: String,
+}
+
+/// A file of the data set whose content is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownFile {
+    /// Relative to the data folder.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// Content.
+    pub checksum: Checksum,
+    /// Who says so.
+    pub by: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_has_an_algorithm_and_all_its_digits() {
+        let parse = |text: &str| Checksum::try_from(text.to_owned());
+        let good = "md5:0123456789abcdef0123456789abcdef";
+        assert_eq!(parse(good).unwrap().to_string(), good);
+        for bad in
+            ["", "md5:", "md5:0123", "sha1:0123456789abcdef0123456789abcdef", "crc:0", "0123"]
+        {
+            assert!(parse(bad).unwrap_err().contains("expected a checksum"), "{bad}");
+        }
+        assert!(parse("md5:0123456789ABCDEF0123456789abcdef").is_err());
+    }
+}
