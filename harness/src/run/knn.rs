@@ -195,7 +195,7 @@ fn split_features(
     load: &mut Load<'_>,
 ) -> Result<Extracted, RunError> {
     let paths = folder.samples().iter().map(|sample| &*sample.path).collect();
-    extraction.split(split, &Files { root: folder.root(), paths }, load)
+    extraction.split(split, &Files { tree: folder.files(), paths }, load)
 }
 
 fn with_extraction<T>(

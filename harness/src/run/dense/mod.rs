@@ -29,6 +29,7 @@ use schema::{
 };
 use tasks::data::{Dataset, Registry};
 use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
+use tasks::files::Files;
 
 use super::RunError;
 use super::cell::{Cell, Settings};
@@ -114,14 +115,15 @@ pub(super) fn open(
     let Some(dataset) = registry.get(name) else {
         return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
     };
-    let pinned = match list_kind(dataset, root)? {
+    let files = Files::folder(root);
+    let pinned = match list_kind(dataset, &files)? {
         ListKind::Pinned => {
             let options = ListOptions::from_env(request.source.offline);
             lists::obtain(dataset, &locate::cache(), &options, reporter)?
         }
         _ => None,
     };
-    let set = PairedSet::open_with(dataset, root, pinned.as_ref())?;
+    let set = PairedSet::open_with(dataset, &files, pinned.as_ref())?;
     let form = set.target_form(dataset, request.labels)?;
     let sample = tasks::sample::is_sample(root).is_some();
     let mut splits = set.records(dataset);
