@@ -79,7 +79,7 @@ impl Files {
     /// The system's.
     pub fn size(&self, path: &str) -> io::Result<Option<u64>> {
         match fs::metadata(self.root.join(path)) {
-            Ok(found) => Ok(found.is_file().then(|| found.len())),
+            Ok(found) => Ok(found.is_file().then_some(found.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
