@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use comfy_table::{Table, presets};
 use tasks::data::{Dataset, ListOrigin, Registry, State, Status, status};
+use tasks::files::Files;
 use tasks::sample;
 
 use super::args::DataCommand;
@@ -35,7 +36,8 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 .into_iter()
                 .map(|set| {
                     let pinned = lists::cached(set, &cache);
-                    status(set, &locate::dataset(&set.name, &data), pinned.as_ref())
+                    let files = Files::folder(&locate::dataset(&set.name, &data));
+                    status(set, &files, pinned.as_ref())
                 })
                 .collect();
             if json {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ndarray::Array3;
@@ -35,10 +34,10 @@ pub(super) trait Images: Sync {
     fn image(&self, at: usize) -> Result<Array3<u8>, RunError>;
 }
 
-/// Files below a folder.
+/// Files of a data set.
 pub(super) struct Files<'a> {
-    pub(super) root: &'a Path,
-    /// Relative to the root.
+    pub(super) tree: &'a tasks::files::Files,
+    /// In the tree.
     pub(super) paths: Vec<&'a str>,
 }
 
@@ -52,7 +51,7 @@ impl Images for Files<'_> {
     }
 
     fn image(&self, at: usize) -> Result<Array3<u8>, RunError> {
-        Ok(tasks::image::decode(&self.root.join(self.paths[at]))?)
+        Ok(tasks::image::decode_in(self.tree, self.paths[at])?)
     }
 }
 

@@ -236,13 +236,13 @@ impl<'s> Stream<'s> {
         let draws = Draws::new(seed, name);
         let indices: Vec<usize> =
             (from..to).filter_map(|g| order.step((g % steps) as usize)).flatten().collect();
-        let root = self.data.set.train.root();
+        let files = self.data.set.train.files();
         let make = |i: usize| -> Result<Crop, DenseError> {
             let index = indices[i];
             let pair = &pairs[index];
-            let (image, target) = dense::load(root, pair, sample.border, self.data.form)?;
+            let (image, target) = dense::load(files, pair, sample.border, self.data.form)?;
             let draw = draws.at(epoch, index, target.dim(), sample);
-            let file = root.join(&*pair.image);
+            let file = files.place(&pair.image);
             let (image, target) = train_sample(&file, image.view(), &target, &draw, sample)?;
             let mut pixels = vec![0f32; image.len()];
             normalise_into(image.view(), self.data.form, sample, &mut pixels);
