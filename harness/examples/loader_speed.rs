@@ -1,5 +1,6 @@
 //! Times the loader: `loader_speed FOLDER [--images N] [--workers N] [--dump FILE]` reads the images of an
-//! image folder over and over, as a run does, and prints images a second and the memory in use on the way.
+//! image folder, or of a folder with WebDataset shards, over and over, as a run does, and prints images a
+//! second and the memory in use on the way.
 //!
 //! Every image goes the way of a run: read, decoded, shorter side to 256 bicubic, centre crop of 256,
 //! normalised, on `--workers` threads through [`pixio_eval::stream::ordered`] and put into batches in
@@ -13,7 +14,9 @@ use std::time::Instant;
 
 use pixio_eval::stream::ordered;
 use schema::ImageStage;
-use tasks::image::{decode, normalise_into, prepare};
+use tasks::archive::Archives;
+use tasks::data::{Container, InPlace};
+use tasks::image::{decode, decode_bytes, normalise_into, prepare};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,11 +42,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let folder =
         folder.ok_or("usage: loader_speed FOLDER [--images N] [--workers N] [--dump FILE]")?;
+    let webdataset = InPlace { containers: vec![Container::Webdataset], strip: String::new() };
+    let index = tempfile::tempdir()?;
+    let archives = Archives::open(&folder, &webdataset, index.path(), &|_, _| true)?;
     let files = files(&folder)?;
-    if files.is_empty() {
-        return Err(format!("{}: no class folders with images", folder.display()).into());
+    let there = archives.as_ref().map_or(files.len(), Archives::len);
+    if there == 0 {
+        return Err(format!("{}: neither class folders with images nor shards", folder.display()).into());
     }
-    let count = images.unwrap_or(files.len());
+    let count = images.unwrap_or(there);
     let stage = ImageStage {
         revision: 1,
         resize: CROP,
@@ -55,7 +62,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let side = 3 * CROP * CROP;
 
     let input = |i: usize| -> Result<Vec<f32>, String> {
-        let image = decode(&files[i % files.len()]).map_err(|error| error.to_string())?;
+        let i = i % there;
+        let image = match &archives {
+            Some(archives) => decode_bytes(&archives.read(i).map_err(|error| error.to_string())?),
+            None => decode(&files[i]),
+        };
+        let image = image.map_err(|error| error.to_string())?;
         let image = prepare(image.view(), &stage);
         let mut pixels = vec![0f32; side];
         normalise_into(image.view(), stage.mean, stage.std, &mut pixels);
@@ -63,7 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     if let Some(dump) = dump {
         let mut file = std::io::BufWriter::new(std::fs::File::create(dump)?);
-        for i in 0..DUMPED.min(files.len()) {
+        for i in 0..DUMPED.min(there) {
             for value in input(i)? {
                 file.write_all(&value.to_le_bytes())?;
             }

@@ -110,32 +110,35 @@ def main():
         dataset = torchvision.datasets.ImageFolder(root, transform())
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=BATCH, num_workers=args.workers, persistent_workers=True)
-        command = [args.program, str(root), "--workers", str(args.workers)]
+        tars = work / "tars"
+        tars.mkdir()
 
-        dumped = work / "pixels.f32"
-        subprocess.run([*command, "--dump", str(dumped)], check=True, capture_output=True)
-        pixels = np.fromfile(dumped, "<f4").reshape(-1, 3, 256, 256)
-        for i, ours in enumerate(pixels):
-            if not np.array_equal(ours, dataset[i][0].numpy()):
-                raise SystemExit(f"pixels of image {i} differ")
-        print(f"pixels of {len(pixels)} images: equal to the last bit")
-
-        def ours():
+        def ours(folder, *more):
+            command = [args.program, str(folder), "--workers", str(args.workers), *more]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             return float(re.search(r"images/s ([\d.]+)", printed)[1])
 
-        tars = work / "tars"
-        tars.mkdir()
         samples = webdataset.WebDataset(pack(root, tars, 2 * args.workers), shardshuffle=False)
         samples = samples.decode("pil").to_tuple("jpg", "cls").map_tuple(transform())
         shards = webdataset.WebLoader(samples, batch_size=BATCH, num_workers=args.workers, persistent_workers=True)
 
-        rate(loader), rate(shards), ours()
+        # Members of the shards are in order of class and name too.
+        for folder in (root, tars):
+            dumped = work / "pixels.f32"
+            ours(folder, "--dump", str(dumped))
+            pixels = np.fromfile(dumped, "<f4").reshape(-1, 3, 256, 256)
+            for i, image in enumerate(pixels):
+                if not np.array_equal(image, dataset[i][0].numpy()):
+                    raise SystemExit(f"{folder.name}: pixels of image {i} differ")
+            print(f"{folder.name}: pixels of {len(pixels)} images equal to the last bit")
+
+        rate(loader), rate(shards)
         rounds = []
         for _ in range(args.rounds):
-            a, b, c = ours(), rate(loader), rate(shards)
-            rounds.append((a / b, a / c))
-            print(f"ours {a:.0f} images/s   ImageFolder {b:.0f} images/s ({a / b:.2f}x)   WebDataset {c:.0f} images/s ({a / c:.2f}x)")
+            a, b, c, d = ours(root), rate(loader), ours(tars), rate(shards)
+            rounds.append((a / b, c / d))
+            print(f"files: ours {a:.0f} images/s, ImageFolder {b:.0f} ({a / b:.2f}x)   "
+                  f"shards: ours {c:.0f} images/s, WebDataset {d:.0f} ({c / d:.2f}x)")
         folder, tar = (statistics.median(ratios) for ratios in zip(*rounds))
         print(f"{args.workers} workers: {folder:.2f}x torchvision's ImageFolder, {tar:.2f}x WebDataset's loader")
 
