@@ -2,7 +2,6 @@ use std::path::PathBuf;
 
 use comfy_table::{Table, presets};
 use tasks::data::{Dataset, ListOrigin, Registry, State, Status, status};
-use tasks::files::Files;
 use tasks::sample;
 
 use super::args::DataCommand;
@@ -12,7 +11,7 @@ use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::registry::nearest;
-use crate::run::CELLS;
+use crate::run::{CELLS, RunError};
 
 pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliError> {
     let registry = Registry::builtin()?;
@@ -36,10 +35,12 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 .into_iter()
                 .map(|set| {
                     let pinned = lists::cached(set, &cache);
-                    let files = Files::folder(&locate::dataset(&set.name, &data));
-                    status(set, &files, pinned.as_ref())
+                    let root = locate::dataset(&set.name, &data);
+                    let files =
+                        locate::files(set, &root, &cache, reporter).map_err(RunError::from)?;
+                    Ok(status(set, &files, pinned.as_ref()))
                 })
-                .collect();
+                .collect::<Result<_, CliError>>()?;
             if json {
                 print_json(&found)?;
             } else {
