@@ -6,6 +6,7 @@ use tasks::sample;
 
 use super::args::DataCommand;
 use super::backbones::trimmed;
+use super::verify::verified;
 use super::{CliError, EXIT_DONE, print, print_json};
 use crate::lists;
 use crate::locate;
@@ -48,6 +49,7 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 print(text.as_bytes())?;
             }
         }
+        DataCommand::Verify(args) => return verified(&args, &registry, reporter),
         DataCommand::Sample { names, to } => {
             let all: Vec<String> = sample::NAMES.iter().map(|&name| name.to_owned()).collect();
             for set in known(&registry, if names.is_empty() { &all } else { &names })? {
@@ -61,7 +63,10 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
 }
 
 /// The named data sets, or all of them.
-fn known<'a>(registry: &'a Registry, names: &[String]) -> Result<Vec<&'a Dataset>, CliError> {
+pub(super) fn known<'a>(
+    registry: &'a Registry,
+    names: &[String],
+) -> Result<Vec<&'a Dataset>, CliError> {
     if names.is_empty() {
         return Ok(registry.datasets().iter().collect());
     }

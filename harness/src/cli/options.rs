@@ -288,7 +288,7 @@ pub(super) fn not_below_zero(text: &str) -> Result<f64, String> {
     }
 }
 
-fn label_form(text: &str) -> Result<LabelForm, String> {
+pub(super) fn label_form(text: &str) -> Result<LabelForm, String> {
     match text {
         "shifted" => Ok(LabelForm::Shifted),
         "original" => Ok(LabelForm::Original),
