@@ -17,7 +17,8 @@ use miniature::Miniature;
 fn run(world: &World, miniature: &Miniature, more: &[&str]) -> (Option<i32>, String) {
     let name = &miniature.dataset.name;
     let (task, data) = (format!("{name}/linear"), format!("{name}={}", miniature.root().display()));
-    let args = ["run", &task, "--backbone", "mini", "--dtype", "f32", "--epochs", "0", "--data", &data];
+    let args =
+        ["run", &task, "--backbone", "mini", "--dtype", "f32", "--epochs", "0", "--data", &data];
     let ran = world.run(&[&args[..], &["--quiet"], more].concat());
     (ran.status, ran.stderr.replace(miniature.root().to_str().unwrap(), "DATA"))
 }

@@ -312,8 +312,9 @@ fn wrong_data_hints(wrong: &WrongData) -> Vec<String> {
             hints.push(instead.to_owned());
         }
     }
-    let names: Vec<&str> =
+    let mut names: Vec<&str> =
         wrong.findings.iter().map(|finding| finding.preparation.name()).collect();
+    names.dedup();
     hints.push(format!(
         "`pixio-eval data verify {}` says more; --accept-data {} runs on it all the same, and the result says so",
         wrong.dataset,

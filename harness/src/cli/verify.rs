@@ -50,7 +50,9 @@ pub(super) fn verified(
     }
     let mut reports = Vec::new();
     for dataset in known(registry, &args.names)? {
-        let files = Files::folder(&locate::dataset(&dataset.name, &args.data));
+        let root = locate::dataset(&dataset.name, &args.data);
+        let files = locate::files(dataset, &root, &locate::cache(), reporter);
+        let files = files.map_err(RunError::from)?;
         if files.exist() {
             reports.push(one(dataset, &files, args, reporter)?);
         } else if args.names.contains(&dataset.name)

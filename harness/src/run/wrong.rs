@@ -10,7 +10,7 @@ use super::RunError;
 
 /// A data set that was recognised as a wrong preparation.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is not {title} as the protocol reads it: {}", root.display(), told(findings))]
+#[error("{} is not {title} as the protocol reads it{}", root.display(), told(findings))]
 pub struct WrongData {
     /// Name in datasets.toml.
     pub dataset: String,
@@ -22,12 +22,17 @@ pub struct WrongData {
     pub findings: Vec<Finding>,
 }
 
+/// A line for each finding, and one behind those of a preparation that says what it is.
 fn told(findings: &[Finding]) -> String {
-    let told = |finding: &Finding| match finding.about.trim() {
-        "" => finding.to_string(),
-        about => format!("{finding}. {about}"),
-    };
-    findings.iter().map(told).collect::<Vec<_>>().join("; ")
+    let mut text = String::new();
+    for (at, finding) in findings.iter().enumerate() {
+        text.push_str(&format!("\n  {finding}"));
+        let last = findings.get(at + 1).is_none_or(|next| next.about != finding.about);
+        if last && !finding.about.trim().is_empty() {
+            text.push_str(&format!("\n  {}", finding.about.trim()));
+        }
+    }
+    text
 }
 
 /// Refuses what was found, but for what the user accepts by name.
