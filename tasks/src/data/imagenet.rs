@@ -200,7 +200,7 @@ fn class_folders(files: &Files, split: &str) -> Result<Vec<String>, DataError> {
         return Err(DataError::SplitMissing { root: root.to_owned(), split: split.to_owned() });
     }
     let folder = files.place(split);
-    let Entries { folders, files } = files.entries(split)?;
+    let Entries { folders, files, .. } = files.entries(split)?;
     if !folders.is_empty() {
         return Ok(folders);
     }
@@ -219,22 +219,25 @@ fn class_samples(
     target: u32,
 ) -> Result<Vec<Sample>, DataError> {
     let mut folders = vec![(format!("{split}/{class}"), 0)];
-    let mut listed: Vec<(String, Vec<String>)> = Vec::new();
+    let mut listed: Vec<(String, Entries)> = Vec::new();
     while let Some((folder, depth)) = folders.pop() {
         if depth > DEEPEST {
             return Err(DataError::TooDeep { path: tree.place(&folder), limit: DEEPEST });
         }
         let inside = tree.entries(&folder)?;
         folders.extend(inside.folders.iter().map(|name| (format!("{folder}/{name}"), depth + 1)));
-        listed.push((folder, inside.files));
+        listed.push((folder, inside));
     }
     // torchvision sorts the folders of a class as whole paths: `a-b` stands before `a/b`.
-    listed.sort_unstable();
+    listed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut samples = Vec::new();
-    for (folder, files) in listed {
-        for name in files.into_iter().filter(|name| is_image(name)) {
+    for (folder, inside) in listed {
+        for (at, name) in inside.files.iter().enumerate().filter(|(_, name)| is_image(name)) {
             let path = format!("{folder}/{name}");
-            let bytes = tree.size(&path).and_then(|size| size.ok_or(ErrorKind::NotFound.into()));
+            let bytes = match inside.sizes.get(at) {
+                Some(bytes) => Ok(*bytes),
+                None => tree.size(&path).and_then(|size| size.ok_or(ErrorKind::NotFound.into())),
+            };
             let bytes =
                 bytes.map_err(|source| DataError::Io { path: tree.place(&path), source })?;
             samples.push(Sample { path: path.into(), target, bytes });
