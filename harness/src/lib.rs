@@ -23,4 +23,5 @@ pub mod simulators;
 pub mod stream;
 mod subprocess;
 pub mod sweep;
+mod verified;
 pub mod weights;

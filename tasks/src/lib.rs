@@ -14,5 +14,6 @@ pub mod image;
 pub mod metrics;
 pub mod robot;
 pub mod sample;
+pub mod verify;
 
 pub use schema::random;

@@ -49,7 +49,7 @@ pub enum Command {
     Runs(super::runs::RunsArgs),
     /// A backbone's results as metadata of a Hugging Face model card
     Card(super::card::CardArgs),
-    /// Data sets: list, status, sample
+    /// Data sets: list, status, verify, sample
     #[command(subcommand)]
     Data(DataCommand),
     /// Backbones: list, show, pull, check
@@ -180,6 +180,8 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Whether the files are what they should be, and if not, what they are (exit 1 if anything is wrong)
+    Verify(super::verify::VerifyArgs),
     /// Write small generated data sets in the real ones' layouts
     Sample {
         /// Data sets (default: all)

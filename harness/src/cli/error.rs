@@ -7,7 +7,7 @@ use crate::lists::ListError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
-use crate::run::{CheckpointError, RunError};
+use crate::run::{CheckpointError, RunError, WrongData};
 use crate::simulators::SimulatorError;
 use crate::sweep::SweepError;
 use crate::weights::WeightsError;
@@ -190,6 +190,10 @@ impl CliError {
                 },
                 RunError::Moved { .. } => one("the sweep's command plans it again"),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::WrongData(wrong) => wrong_data_hints(wrong),
+                RunError::Archives(_) => {
+                    one("`pixio-eval data verify --data NAME=DIR` looks at all of it")
+                }
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
@@ -298,6 +302,25 @@ fn plot_hints(error: &PlotError) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]
+}
+
+fn wrong_data_hints(wrong: &WrongData) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    for finding in &wrong.findings {
+        let instead = finding.instead.trim();
+        if !instead.is_empty() && !hints.iter().any(|hint| hint == instead) {
+            hints.push(instead.to_owned());
+        }
+    }
+    let mut names: Vec<&str> =
+        wrong.findings.iter().map(|finding| finding.preparation.name()).collect();
+    names.dedup();
+    hints.push(format!(
+        "`pixio-eval data verify {}` says more; --accept-data {} runs on it all the same, and the result says so",
+        wrong.dataset,
+        names.join(" --accept-data ")
+    ));
+    hints
 }
 
 fn list_hints(error: &ListError) -> Vec<String> {

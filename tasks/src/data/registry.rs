@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::source::{Citation, InPlace, KnownFile, Source, SourceFile, WrongPreparation};
+use crate::verify::Preparation;
 
 const FILE: &str = "datasets.toml";
 const TEXT: &str = include_str!("../../../datasets.toml");
@@ -262,6 +263,9 @@ impl Registry {
 
 impl Dataset {
     fn contradiction(&self) -> Option<&'static str> {
+        if self.wrong.iter().any(|wrong| Preparation::named(&wrong.name).is_none()) {
+            return Some("a name of [[dataset.wrong]] is none of those that verify knows");
+        }
         match self.task {
             Task::Depth if self.depth.is_none() => Some("task depth needs [dataset.depth]"),
             Task::Segmentation if self.labels.is_none() => {
@@ -403,6 +407,7 @@ mod tests {
         insta::assert_snapshot!(message("lines = 654", "lines = 655"), @r#"edited.toml, data set "nyuv2": lines of a pinned list are not the split's number of samples"#);
         insta::assert_snapshot!(message("sha256 = \"63", "sha256 = \"6"), @r#"edited.toml, data set "nyuv2": sha256 of a pinned list is not 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message("[dataset.list.pinned.val]", "[dataset.list.pinned.test]"), @r#"edited.toml, data set "nyuv2": the layouts nyuv2-bts, kitti-eigen and voc2012, and no others, need [dataset.list.pinned.train] and [dataset.list.pinned.val]"#);
+        insta::assert_snapshot!(message("name = \"dense-depth\"", "name = \"dense\""), @r#"edited.toml, data set "nyuv2": a name of [[dataset.wrong]] is none of those that verify knows"#);
         insta::assert_snapshot!(message("count = 294\n", ""), @r#"edited.toml, data set "imagenet1k": source file "data/train-*.parquet": needs a count if its name has a *, and else none"#);
         insta::assert_snapshot!(message("count = 294", "count = 0"), @r#"edited.toml, data set "imagenet1k": source file "data/train-*.parquet": has neither 0 bytes nor a count of 0"#);
         insta::assert_snapshot!(message("name = \"ILSVRC2012_img_val.tar\"\n", "name = \"ILSVRC2012_img_val.tar\"\nurl = \"https://a\"\n"), @r#"edited.toml, data set "imagenet1k": source file "ILSVRC2012_img_val.tar": needs one of url, hub and page"#);
