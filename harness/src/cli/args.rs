@@ -168,6 +168,18 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What a data set is: terms, counts, where each file comes from, layouts, what to cite
+    Card {
+        /// Data sets
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// BibTeX of what to cite, and nothing else
+        #[arg(long, conflicts_with = "json")]
+        bibtex: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Whether the files are what they should be, and if not, what they are (exit 1 if anything is wrong)
     Verify(super::verify::VerifyArgs),
     /// Write small generated data sets in the real ones' layouts

@@ -8,7 +8,7 @@ use tasks::verify::Verdict;
 use super::args::DataCommand;
 use super::backbones::trimmed;
 use super::verify::verified;
-use super::{CliError, EXIT_DONE, print, print_json};
+use super::{CliError, EXIT_DONE, data_card, print, print_json};
 use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
@@ -50,6 +50,17 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
             } else {
                 let text: String = found.iter().map(paragraph).collect();
                 print(text.as_bytes())?;
+            }
+        }
+        DataCommand::Card { names, bibtex, json } => {
+            let sets = known(&registry, &names)?;
+            if json {
+                print_json(&sets)?;
+            } else if bibtex {
+                print(data_card::bibtex(sets).as_bytes())?;
+            } else {
+                let cards: Vec<String> = sets.into_iter().map(data_card::text).collect();
+                print(cards.join("\n").as_bytes())?;
             }
         }
         DataCommand::Verify(args) => return verified(&args, &registry, reporter),
