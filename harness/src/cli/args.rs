@@ -49,7 +49,7 @@ pub enum Command {
     Runs(super::runs::RunsArgs),
     /// A backbone's results as metadata of a Hugging Face model card
     Card(super::card::CardArgs),
-    /// Data sets: list, status, sample
+    /// Data sets: list, status, prepare, sample
     #[command(subcommand)]
     Data(DataCommand),
     /// Backbones: list, show, pull, check
@@ -168,6 +168,8 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a data set's folder: fetch what may be fetched, unpack, build the layout
+    Prepare(super::prepare::PrepareArgs),
     /// Write small generated data sets in the real ones' layouts
     Sample {
         /// Data sets (default: all)

@@ -6,7 +6,7 @@ use tasks::sample;
 
 use super::args::DataCommand;
 use super::backbones::trimmed;
-use super::{CliError, EXIT_DONE, print, print_json};
+use super::{CliError, EXIT_DONE, prepare, print, print_json};
 use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
@@ -44,6 +44,11 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 let text: String = found.iter().map(paragraph).collect();
                 print(text.as_bytes())?;
             }
+        }
+        DataCommand::Prepare(args) => {
+            let found = known(&registry, std::slice::from_ref(&args.name))?;
+            let Some(set) = found.first() else { return Ok(EXIT_DONE) };
+            return prepare::run(args, set, reporter);
         }
         DataCommand::Sample { names, to } => {
             let all: Vec<String> = sample::NAMES.iter().map(|&name| name.to_owned()).collect();
