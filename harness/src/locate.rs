@@ -59,3 +59,19 @@ pub fn sample(name: &str, cache: &Path, reporter: &Reporter) -> Result<PathBuf, 
     }
     Ok(folder)
 }
+
+/// Bytes that are free where a folder is, or will be.
+pub(crate) fn free(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let there = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+        let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+        let found = rustix::fs::statvfs(there).ok()?;
+        Some(found.f_bavail * found.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}

@@ -49,7 +49,7 @@ pub enum Command {
     Runs(super::runs::RunsArgs),
     /// A backbone's results as metadata of a Hugging Face model card
     Card(super::card::CardArgs),
-    /// Data sets: list, status, verify, sample
+    /// Data sets: list, card, status, prepare, verify, sample
     #[command(subcommand)]
     Data(DataCommand),
     /// Backbones: list, show, pull, check
@@ -168,6 +168,8 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a data set's folder: fetch what may be fetched, unpack, build the layout
+    Prepare(super::prepare::PrepareArgs),
     /// What a data set is: terms, counts, where each file comes from, layouts, what to cite
     Card {
         /// Data sets

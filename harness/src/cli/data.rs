@@ -8,7 +8,7 @@ use tasks::verify::Verdict;
 use super::args::DataCommand;
 use super::backbones::trimmed;
 use super::verify::verified;
-use super::{CliError, EXIT_DONE, data_card, print, print_json};
+use super::{CliError, EXIT_DONE, data_card, prepare, print, print_json};
 use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
@@ -64,6 +64,11 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
             }
         }
         DataCommand::Verify(args) => return verified(&args, &registry, reporter),
+        DataCommand::Prepare(args) => {
+            let found = known(&registry, std::slice::from_ref(&args.name))?;
+            let Some(set) = found.first() else { return Ok(EXIT_DONE) };
+            return prepare::run(args, set, reporter);
+        }
         DataCommand::Sample { names, to } => {
             let all: Vec<String> = sample::NAMES.iter().map(|&name| name.to_owned()).collect();
             for set in known(&registry, if names.is_empty() { &all } else { &names })? {

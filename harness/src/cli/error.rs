@@ -4,6 +4,7 @@ use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::prepare::PrepareError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
@@ -63,6 +64,9 @@ pub enum CliError {
     /// No table in the layout.
     #[error(transparent)]
     Layout(#[from] results::LayoutError),
+    /// A data set that was not prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// No model card.
     #[error(transparent)]
     Card(#[from] results::CardError),
@@ -135,9 +139,12 @@ impl CliError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Run(RunError::Interrupted) | Self::Interrupted => EXIT_INTERRUPTED as u8,
+            Self::Prepare(error) if error.is_interruption() => EXIT_INTERRUPTED as u8,
+            Self::Prepare(error) if error.is_usage() => EXIT_USAGE,
             Self::Image(_)
             | Self::Output { .. }
             | Self::Archive(_)
+            | Self::Prepare(_)
             | Self::Sweep(SweepError::NoWorker { .. })
             | Self::Launch(_) => EXIT_FAILED,
             _ => EXIT_USAGE,
@@ -162,6 +169,7 @@ impl CliError {
             Self::UnknownBackbone { near: names, .. } => {
                 near(names, "`pixio-eval backbones list` shows every name")
             }
+            Self::Prepare(error) => error.hints(),
             Self::RunId(_) => {
                 one("`pixio-eval runs` lists every run; its id ends its folder's name")
             }

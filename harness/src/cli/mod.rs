@@ -14,6 +14,7 @@ mod error;
 mod features;
 pub mod options;
 mod plot;
+mod prepare;
 mod report;
 mod run;
 mod runs;

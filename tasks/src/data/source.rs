@@ -50,6 +50,36 @@ pub struct SourceFile {
     /// What becomes of it; nothing is unpacked of a file that is read in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpack: Vec<Unpack>,
+    /// What is made of it where unpacking is not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+}
+
+/// What is made of an archive whose members are not yet the data set's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Build {
+    /// ImageNet's validation images, all in one folder: each goes to that of its class.
+    ValidationImages,
+    /// ImageNet's development kit: it says the class of each validation image.
+    DevelopmentKit,
+    /// The Semantic Boundaries Dataset: masks in MATLAB files become images, but the masks of Pascal VOC's
+    /// own archive win.
+    BoundaryMasks,
+    /// KITTI's recordings: one archive a drive, for the drives that the split lists name.
+    Drives,
+}
+
+impl SourceFile {
+    /// Whether the name stands for several files.
+    pub fn is_several(&self) -> bool {
+        self.name.contains('*')
+    }
+
+    /// Whether it becomes part of the data set as it is.
+    pub fn is_kept(&self) -> bool {
+        self.unpack.is_empty() && self.build.is_none()
+    }
 }
 
 /// Files of a data set repository on the Hugging Face Hub.
