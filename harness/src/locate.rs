@@ -1,12 +1,18 @@
 //! Where things are on this machine: the cache, data sets, sample data.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use tasks::data::{DataError, Dataset};
+use tasks::archive::ArchiveError;
+use tasks::data::Dataset;
 use tasks::files::Files;
 use tasks::sample::{self, SampleError};
 
-use crate::progress::Reporter;
+use crate::interrupt;
+use crate::progress::{Bar, Reporter};
+
+/// Folder in the cache for the indexes of archives that are read in place.
+const INDEXES: &str = "indexes-v1";
 
 /// `$PIXIO_EVAL_CACHE`, else `$XDG_CACHE_HOME/pixio-eval`, else `~/.cache/pixio-eval`.
 pub fn cache() -> PathBuf {
@@ -33,9 +39,14 @@ pub fn files(
     root: &Path,
     cache: &Path,
     reporter: &Reporter,
-) -> Result<Files, DataError> {
-    let _ = (dataset, cache, reporter);
-    Ok(Files::folder(root))
+) -> Result<Files, ArchiveError> {
+    let bar: OnceLock<Bar> = OnceLock::new();
+    let told = |done: u64, total: u64| {
+        let label = || format!("indexing {}", dataset.name);
+        bar.get_or_init(|| reporter.bytes(&label(), total)).set(done);
+        !interrupt::requested()
+    };
+    Files::open(dataset, root, &cache.join(INDEXES), &told)
 }
 
 /// The generated stand-in for a data set, made on first use.
@@ -47,4 +58,20 @@ pub fn sample(name: &str, cache: &Path, reporter: &Reporter) -> Result<PathBuf, 
         reporter.say(format!("{name}: sample data made in {}", folder.display()));
     }
     Ok(folder)
+}
+
+/// Bytes that are free where a folder is, or will be.
+pub(crate) fn free(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let there = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+        let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+        let found = rustix::fs::statvfs(there).ok()?;
+        Some(found.f_bavail * found.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
 }

@@ -49,7 +49,7 @@ pub enum Command {
     Runs(super::runs::RunsArgs),
     /// A backbone's results as metadata of a Hugging Face model card
     Card(super::card::CardArgs),
-    /// Data sets: list, status, verify, sample
+    /// Data sets: list, card, status, prepare, verify, sample
     #[command(subcommand)]
     Data(DataCommand),
     /// Backbones: list, show, pull, check
@@ -164,6 +164,20 @@ pub enum DataCommand {
         /// Folder of a data set (default: $PIXIO_EVAL_DATA/NAME, else data/NAME); repeatable
         #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
         data: Vec<(String, PathBuf)>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a data set's folder: fetch what may be fetched, unpack, build the layout
+    Prepare(super::prepare::PrepareArgs),
+    /// What a data set is: terms, counts, where each file comes from, layouts, what to cite
+    Card {
+        /// Data sets
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// BibTeX of what to cite, and nothing else
+        #[arg(long, conflicts_with = "json")]
+        bibtex: bool,
         /// As JSON
         #[arg(long)]
         json: bool,

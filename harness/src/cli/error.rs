@@ -4,10 +4,11 @@ use crate::backbone::BackboneError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::lists::ListError;
+use crate::prepare::PrepareError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
-use crate::run::{CheckpointError, RunError};
+use crate::run::{CheckpointError, RunError, WrongData};
 use crate::simulators::SimulatorError;
 use crate::sweep::SweepError;
 use crate::weights::WeightsError;
@@ -63,6 +64,9 @@ pub enum CliError {
     /// No table in the layout.
     #[error(transparent)]
     Layout(#[from] results::LayoutError),
+    /// A data set that was not prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// No model card.
     #[error(transparent)]
     Card(#[from] results::CardError),
@@ -135,9 +139,12 @@ impl CliError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Run(RunError::Interrupted) | Self::Interrupted => EXIT_INTERRUPTED as u8,
+            Self::Prepare(error) if error.is_interruption() => EXIT_INTERRUPTED as u8,
+            Self::Prepare(error) if error.is_usage() => EXIT_USAGE,
             Self::Image(_)
             | Self::Output { .. }
             | Self::Archive(_)
+            | Self::Prepare(_)
             | Self::Sweep(SweepError::NoWorker { .. })
             | Self::Launch(_) => EXIT_FAILED,
             _ => EXIT_USAGE,
@@ -162,6 +169,7 @@ impl CliError {
             Self::UnknownBackbone { near: names, .. } => {
                 near(names, "`pixio-eval backbones list` shows every name")
             }
+            Self::Prepare(error) => error.hints(),
             Self::RunId(_) => {
                 one("`pixio-eval runs` lists every run; its id ends its folder's name")
             }
@@ -190,6 +198,10 @@ impl CliError {
                 },
                 RunError::Moved { .. } => one("the sweep's command plans it again"),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::WrongData(wrong) => wrong_data_hints(wrong),
+                RunError::Archives(_) => {
+                    one("`pixio-eval data verify --data NAME=DIR` looks at all of it")
+                }
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
@@ -298,6 +310,25 @@ fn plot_hints(error: &PlotError) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]
+}
+
+fn wrong_data_hints(wrong: &WrongData) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    for finding in &wrong.findings {
+        let instead = finding.instead.trim();
+        if !instead.is_empty() && !hints.iter().any(|hint| hint == instead) {
+            hints.push(instead.to_owned());
+        }
+    }
+    let mut names: Vec<&str> =
+        wrong.findings.iter().map(|finding| finding.preparation.name()).collect();
+    names.dedup();
+    hints.push(format!(
+        "`pixio-eval data verify {}` says more; --accept-data {} runs on it all the same, and the result says so",
+        wrong.dataset,
+        names.join(" --accept-data ")
+    ));
+    hints
 }
 
 fn list_hints(error: &ListError) -> Vec<String> {

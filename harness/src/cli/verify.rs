@@ -17,6 +17,7 @@ use crate::lists::{self, ListOptions};
 use crate::locate;
 use crate::progress::Reporter;
 use crate::run::RunError;
+use crate::verified;
 
 /// `pixio-eval data verify`.
 #[derive(Args, Clone, Debug)]
@@ -105,10 +106,14 @@ fn one(
         progress: &progress,
         stopped: &interrupt::requested,
     };
-    verify(dataset, files, &options).map_err(|error| match error {
+    let report = verify(dataset, files, &options).map_err(|error| match error {
         VerifyError::Interrupted => CliError::Interrupted,
-        VerifyError::Data(error) => RunError::from(error).into(),
-    })
+        VerifyError::Data(error) => CliError::from(RunError::from(error)),
+    })?;
+    if let Err((path, error)) = verified::keep(&cache, &report) {
+        reporter.warn(format!("`data status` will not know of it: {}: {error}", path.display()));
+    }
+    Ok(report)
 }
 
 /// A report for people: the outcome, what was recognised, then every check.

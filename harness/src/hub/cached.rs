@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use hf_hub::HFError;
 use hf_hub::cache::{CachedRepoInfo, CachedRevisionInfo};
 
-use super::digest::{Difference, Digest};
 use super::layout::Layout;
 use super::{CONFIG, HubError, SINGLE, Session, Snapshot};
+use crate::download::{Difference, Digest};
 
 /// Repositories that a message names at most.
 const NAMED: usize = 5;
@@ -59,7 +59,8 @@ impl Session<'_> {
 
     /// In words, what is cached of the repository, else which repositories are.
     pub(super) fn in_cache(&self) -> String {
-        let scanned = self.client.scan_cache().send().map_err(|error: HFError| error.to_string());
+        let scanned =
+            self.listing.client().scan_cache().send().map_err(|error: HFError| error.to_string());
         let repositories = match scanned {
             Ok(scanned) => scanned.repos,
             Err(why) => return format!("the cache cannot be listed: {why}"),

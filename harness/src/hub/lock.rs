@@ -65,7 +65,8 @@ impl Drop for Lock {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// The file of a lock, made if need be, and shared with a group.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     match options.clone().create_new(true).open(path) {
@@ -86,8 +87,9 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether a lock's file is still the one of this name: a deleted one guards nothing.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let identity = |data: fs::Metadata| (data.dev(), data.ino());
     match (file.metadata(), fs::metadata(path)) {
@@ -97,13 +99,13 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 #[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
+pub(crate) fn is_at(_: &File, _: &Path) -> bool {
     true
 }
 
 /// The process that has locked a file, where /proc tells.
 #[cfg(target_os = "linux")]
-fn holder(file: &File) -> Option<String> {
+pub(crate) fn holder(file: &File) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{}", file.metadata().ok()?.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -117,7 +119,7 @@ fn holder(file: &File) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn holder(_: &File) -> Option<String> {
+pub(crate) fn holder(_: &File) -> Option<String> {
     None
 }
 

@@ -15,30 +15,25 @@
 //! HTTP, for which the hub keeps a bridge; a file without one is an error.
 
 mod cached;
-mod digest;
+mod data_set;
 mod error;
 mod layout;
-mod lock;
-mod partial;
+mod listing;
+pub(crate) mod lock;
 mod token;
 mod transfer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
-use hf_hub::{HFClientBuilder, HFClientSync, HFError, HFRepositorySync, split_id};
-use reqwest::Url;
-
+pub(crate) use self::data_set::DataSet;
 pub use self::error::HubError;
 
-use self::digest::{Difference, Digest};
-use self::layout::{Layout, is_commit};
-use self::partial::Partial;
-use self::token::Token;
-use self::transfer::{LONGEST_PAUSE, Transfer, Wanted, shown};
-use crate::http;
+use self::layout::Layout;
+pub(crate) use self::listing::Listed;
+use self::listing::Listing;
+use self::transfer::Wanted;
+use crate::download::{Digest, Partial};
 use crate::progress::Reporter;
 use crate::weights::shard_names;
 
@@ -47,12 +42,6 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// What older repositories have alone.
 const PICKLED: &str = "pytorch_model.bin";
-
-/// Waits of 0.2, 0.4 and 0.8 s at most, when the hub is busy or cannot be reached.
-const RETRIES: usize = 3;
-const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How often a hub that says when to come back is listened to.
-const RATE_WAITS: usize = 3;
 
 /// A repository and a revision of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,24 +85,12 @@ impl HubOptions {
 }
 
 struct Session<'a> {
-    client: HFClientSync,
-    repository: HFRepositorySync<RepoTypeModel>,
-    transfer: Transfer<'a>,
-    endpoint: Url,
-    token: Option<Token>,
+    listing: Listing<'a>,
     reference: &'a HubRef,
     /// Whether config.json must be there.
     with_config: bool,
     layout: Layout,
     reporter: &'a Reporter,
-}
-
-/// What the repository says of one of its files.
-struct Listed {
-    path: String,
-    size: u64,
-    /// Name of the git object, of a file that git itself holds.
-    git: Option<String>,
 }
 
 /// Makes config.json and the weights of a repository available on disk; the former may be missing unless
@@ -161,46 +138,14 @@ impl<'a> Session<'a> {
         with_config: bool,
         reporter: &'a Reporter,
     ) -> Result<Self, HubError> {
-        let other = |why| HubError::Other { reference: reference.clone(), why };
-        let address = std::env::var("HF_ENDPOINT").ok().filter(|set| !set.is_empty());
-        let address = address.unwrap_or_else(|| "https://huggingface.co".to_owned());
-        let endpoint = Url::parse(&address).ok();
-        let endpoint = endpoint.filter(|url| matches!(url.scheme(), "http" | "https"));
-        let endpoint = endpoint.ok_or_else(|| {
-            other("HF_ENDPOINT is no address: expected http:// or https:// and a host".to_owned())
-        })?;
-        let cache = hf_hub::resolve_cache_dir();
-        let token = Token::from_env();
-        let broken = |error: reqwest::Error| other(http::cause(&error));
-        let listing = http::client(endpoint.as_str()).build().map_err(broken)?;
-        let mut builder = HFClientBuilder::new()
-            .endpoint(endpoint.as_str())
-            .client(listing)
-            .cache_dir(&cache)
-            .retry_max_attempts(RETRIES)
-            .retry_base_delay(RETRY_DELAY);
-        if let Some(token) = &token {
-            builder = builder.token(token.reveal());
-        }
-        let client = builder.build_sync().map_err(|error| other(error.to_string()))?;
-        let (owner, name) = split_id(&reference.repository);
-        let transfer = Transfer::new(endpoint.clone(), token.clone(), reference, reporter);
-        Ok(Self {
-            repository: client.model(owner, name),
-            client,
-            transfer: transfer.map_err(broken)?,
-            endpoint,
-            token,
-            reference,
-            with_config,
-            layout: Layout::new(&cache, &reference.repository),
-            reporter,
-        })
+        let listing = Listing::of_model(reference, reporter)?;
+        let layout = Layout::new(&hf_hub::resolve_cache_dir(), &reference.repository);
+        Ok(Self { listing, reference, with_config, layout, reporter })
     }
 
     fn online(&self) -> Result<Snapshot, HubError> {
-        let commit = self.commit()?;
-        let listed = self.listed(&commit)?;
+        let commit = self.listing.commit()?;
+        let listed = self.listing.files(&commit)?;
         let get = |file: &str| match listed.iter().find(|listed| listed.path == file) {
             Some(listed) => self.download(&commit, listed).map(Some),
             None => Ok(None),
@@ -217,46 +162,6 @@ impl<'a> Session<'a> {
             .note(&self.reference.revision, &commit)
             .map_err(HubError::io(&self.layout.repository()))?;
         Ok(Snapshot { folder, commit })
-    }
-
-    /// The commit that the revision stands for today.
-    fn commit(&self) -> Result<String, HubError> {
-        let revision = &self.reference.revision;
-        if is_commit(revision) {
-            return Ok(revision.clone());
-        }
-        self.asked(|| {
-            let info = self.repository.info().revision(revision).expand(vec!["sha".to_owned()]);
-            let commit = info.send()?.sha.filter(|sha| is_commit(sha));
-            commit.ok_or_else(|| HFError::malformed_response(format!("the commit of {revision}")))
-        })
-    }
-
-    fn listed(&self, commit: &str) -> Result<Vec<Listed>, HubError> {
-        let tree = self.asked(|| self.repository.list_tree().revision(commit).send())?;
-        let file = |entry| match entry {
-            RepoTreeEntry::File { oid, size, path, lfs, .. } => {
-                Some(Listed { path, size, git: lfs.is_none().then_some(oid) })
-            }
-            RepoTreeEntry::Directory { .. } => None,
-        };
-        Ok(tree.into_iter().filter_map(file).collect())
-    }
-
-    /// Asks hf-hub, and waits as long as the hub wants it, within bounds.
-    fn asked<T>(&self, ask: impl Fn() -> Result<T, HFError>) -> Result<T, HubError> {
-        for _ in 0..RATE_WAITS {
-            let wait = match ask() {
-                Err(HFError::RateLimited { retry_after: Some(wait), .. }) => wait,
-                answer => return answer.map_err(|error| self.classify(error)),
-            };
-            let wait = wait.min(LONGEST_PAUSE);
-            self.reporter.say(format!("the hub asks to wait {} s", wait.as_secs()));
-            http::block_on(async { tokio::time::sleep(wait).await })
-                .map_err(HubError::io(self.layout.cache()))?
-                .ok_or(HubError::Interrupted)?;
-        }
-        ask().map_err(|error| self.classify(error))
     }
 
     fn no_file(&self, file: &str) -> HubError {
@@ -290,12 +195,7 @@ impl<'a> Session<'a> {
             return Ok(pointer);
         }
         let wanted = Wanted { commit, file, size: *size };
-        let etag = self.transfer.etag(wanted)?;
-        let digest = digest(&etag).ok_or_else(|| HubError::Unverifiable {
-            reference: self.reference.clone(),
-            file: file.clone(),
-            etag: etag.clone(),
-        })?;
+        let (etag, digest) = self.listing.digest(wanted, git.as_deref())?;
         let blob = self.layout.blob(&etag);
         let lock = self.layout.lock(&etag);
         let _lock = lock::wait(&lock, file, &blob, *size, self.reporter)?;
@@ -312,7 +212,9 @@ impl<'a> Session<'a> {
             self.reporter.warn(format!("{} is damaged: fetching it again", place.display()));
             fs::remove_file(place).map_err(HubError::io(place))?;
         }
-        self.transferred(wanted, &digest, &etag, &blob)?;
+        let partial = self.layout.partial(&etag);
+        let partial = Partial::open(&partial, *size).map_err(HubError::io(&partial))?;
+        self.listing.fetch(wanted, &digest, partial, &blob)?;
         link().map_err(HubError::io(&pointer))
     }
 
@@ -323,89 +225,4 @@ impl<'a> Session<'a> {
         let difference = digest.difference(path, Some(size)).map_err(HubError::io(path))?;
         Ok(difference.is_none())
     }
-
-    /// Fetches a blob; the caller holds its lock.
-    fn transferred(
-        &self,
-        wanted: Wanted<'_>,
-        digest: &Digest,
-        etag: &str,
-        blob: &Path,
-    ) -> Result<(), HubError> {
-        let (path, size) = (self.layout.partial(etag), Some(wanted.size));
-        let io = HubError::io(&path);
-        let bar = self.reporter.bytes(wanted.file, wanted.size);
-        let mut partial = Partial::open(&path, wanted.size).map_err(&io)?;
-        // What an earlier attempt left may be wrong, as may be one of several pieces.
-        let mut in_pieces = partial.len() > 0;
-        loop {
-            match self.transfer.fill(wanted, &mut partial, &bar) {
-                Ok(pieces) => in_pieces |= pieces > 1,
-                // Of no use to a later attempt.
-                Err(error @ HubError::Corrupt { .. }) => {
-                    partial.discard().map_err(&io)?;
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
-            }
-            partial.sync().map_err(&io)?;
-            let Some(Difference { expected, found }) =
-                digest.difference(&path, size).map_err(&io)?
-            else {
-                return partial.finish(blob).map_err(HubError::io(blob));
-            };
-            if !in_pieces {
-                partial.discard().map_err(&io)?;
-                let (reference, file) = (self.reference.clone(), wanted.file.to_owned());
-                return Err(HubError::Corrupt { reference, file, expected, found });
-            }
-            self.reporter.warn(format!(
-                "{} in pieces is not what the hub has: fetching it whole",
-                wanted.file
-            ));
-            partial.restart().map_err(&io)?;
-            in_pieces = false;
-        }
-    }
-
-    fn classify(&self, error: HFError) -> HubError {
-        let reference = self.reference.clone();
-        let status = match &error {
-            HFError::AuthRequired { context }
-            | HFError::Forbidden { context }
-            | HFError::RateLimited { context, .. }
-            | HFError::Http { context } => context.status.as_u16(),
-            HFError::RepoNotFound { .. } | HFError::RevisionNotFound { .. } => 404,
-            _ => 0,
-        };
-        match (status, error) {
-            (401 | 403, _) => gated(&reference.repository, &self.endpoint, status),
-            (404, _) => HubError::NotFound(reference),
-            (408 | 429 | 500..=599, _) => HubError::Unreachable {
-                reference,
-                why: format!("it answered {status}"),
-                cached: String::new(),
-            },
-            (_, HFError::Request { source, .. }) if !source.is_redirect() => {
-                HubError::Unreachable {
-                    reference,
-                    why: http::cause(&source),
-                    cached: String::new(),
-                }
-            }
-            (_, error) => {
-                let why = match &error {
-                    HFError::Request { source, .. } => http::cause(source),
-                    error => error.to_string(),
-                };
-                let why = self.token.as_ref().map_or(why.clone(), |token| token.hidden_in(&why));
-                HubError::Other { reference, why }
-            }
-        }
-    }
-}
-
-fn gated(repository: &str, endpoint: &Url, status: u16) -> HubError {
-    let page = format!("{}/{repository}", shown(endpoint).trim_end_matches('/'));
-    HubError::Gated { repository: repository.to_owned(), page, status }
 }

@@ -206,7 +206,7 @@ fn disk(request: &Request, outlines: &Outlines, text: &mut String) {
             Stages::Policy(_) => {}
         }
     }
-    let room = |folder: &Path| match free(folder) {
+    let room = |folder: &Path| match locate::free(folder) {
         Some(bytes) => format!("{:.1} GB free", giga(bytes)),
         None => "free space unknown".to_owned(),
     };
@@ -223,20 +223,4 @@ fn disk(request: &Request, outlines: &Outlines, text: &mut String) {
         giga(heads),
         room(&request.out),
     );
-}
-
-/// Bytes that are free where a folder is, or will be.
-fn free(folder: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let there = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
-        let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
-        let found = rustix::fs::statvfs(there).ok()?;
-        Some(found.f_bavail * found.f_frsize)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = folder;
-        None
-    }
 }

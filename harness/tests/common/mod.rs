@@ -51,6 +51,7 @@ impl World {
             "HF_HUB_CACHE",
             "PIXIO_EVAL_DATA",
             "PIXIO_EVAL_LISTS",
+            "PIXIO_EVAL_SOURCES",
             "PIXIO_EVAL_BACKBONES",
             "PIXIO_EVAL_SIMULATORS",
         ];

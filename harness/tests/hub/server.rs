@@ -1,4 +1,4 @@
-//! A hub on this machine: one model repository over HTTP/1.1, as much of it as a download needs.
+//! A hub on this machine: one repository over HTTP/1.1, as much of it as a download needs.
 //!
 //! Like the real one it keeps weights apart, on another host: `resolve` of a safetensors file
 //! redirects to `/cdn/` of `localhost` (the hub is `127.0.0.1`), with the file's size and SHA-256 in
@@ -73,6 +73,8 @@ pub struct Seen {
 }
 
 pub struct State {
+    /// `models` or `datasets`.
+    pub kind: &'static str,
     pub repository: String,
     pub commit: String,
     pub files: BTreeMap<String, Vec<u8>>,
@@ -102,6 +104,7 @@ impl Hub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State {
+            kind: "models",
             repository: "test/mini".to_owned(),
             commit: COMMIT.to_owned(),
             files,
@@ -178,7 +181,8 @@ pub fn git(bytes: &[u8]) -> String {
 }
 
 fn is_large(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|e| e == "safetensors" || e == "bin")
+    let large = ["safetensors", "bin", "parquet", "tar"];
+    Path::new(name).extension().is_some_and(|e| large.iter().any(|&large| e == large))
 }
 
 /// Weights have their SHA-256, small files the name of their git object.
@@ -323,16 +327,17 @@ fn route(
         return page(503);
     }
     let known = |revision: &str| revision == "main" || revision == state.commit;
-    let info = format!("/api/models/{}/revision/", state.repository);
+    let info = format!("/api/{}/{}/revision/", state.kind, state.repository);
     if let Some(revision) = path.strip_prefix(&info) {
         let info = json!({ "_id": "0", "id": state.repository, "sha": state.commit });
         return if known(revision) { data(&info) } else { page(404) };
     }
-    let tree = format!("/api/models/{}/tree/", state.repository);
+    let tree = format!("/api/{}/{}/tree/", state.kind, state.repository);
     if let Some(revision) = path.strip_prefix(&tree) {
         return if known(revision) { listing(state) } else { page(404) };
     }
-    let resolve = format!("/{}/resolve/", state.repository);
+    let kind = if state.kind == "models" { "" } else { "/datasets" };
+    let resolve = format!("{kind}/{}/resolve/", state.repository);
     let Some((revision, file)) = path.strip_prefix(&resolve).and_then(|p| p.split_once('/')) else {
         return page(404);
     };

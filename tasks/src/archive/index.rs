@@ -30,16 +30,11 @@ pub(super) type Key = [u8; 32];
 /// The key of a set of archives.
 pub(super) fn key(set: &Set, strip: &str) -> Key {
     let mut hasher = blake3::Hasher::new();
-    let base = set.base.as_os_str().as_encoded_bytes();
-    // One archive and the folder that holds it alone have the same members, and may share an index.
-    for part in
-        [b"archives", base, strip.as_bytes(), &container_number(set.container).to_le_bytes()]
-    {
+    let root = set.root.as_os_str().as_encoded_bytes();
+    let container = container_number(set.container).to_le_bytes();
+    for part in [b"archives", root, strip.as_bytes(), &container] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
-    }
-    if let [only] = &*set.archives {
-        hasher.update(only.name.as_bytes());
     }
     hasher.finalize().into()
 }

@@ -34,6 +34,9 @@ impl Stamp {
 
 /// Archives of one kind, sorted by name.
 pub(super) struct Set {
+    /// What was opened: the folder, or one archive.
+    pub(super) root: PathBuf,
+    /// The folder that names of archives are below.
     pub(super) base: PathBuf,
     pub(super) container: Container,
     pub(super) archives: Vec<Listed>,
@@ -49,7 +52,7 @@ pub(super) fn find(root: &Path, in_place: &InPlace) -> Result<Option<Set>, Archi
             names.extend(names_in(&root.join("data"), "data/")?);
         }
         names.sort_unstable();
-        (root, names)
+        (root.clone(), names)
     } else {
         let name = root.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| ArchiveError::NotUnicode { path: root.clone() })?.to_owned();
@@ -70,7 +73,7 @@ pub(super) fn find(root: &Path, in_place: &InPlace) -> Result<Option<Set>, Archi
             }
         }
         if !archives.is_empty() {
-            return Ok(Some(Set { base, container, archives }));
+            return Ok(Some(Set { root, base, container, archives }));
         }
     }
     Ok(None)

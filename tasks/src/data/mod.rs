@@ -13,7 +13,7 @@ pub use registry::{
     SplitList, Task,
 };
 pub use source::{
-    Algorithm, Checksum, Citation, Container, HubFiles, InPlace, KnownFile, Source, SourceFile,
-    Unpack, WrongPreparation,
+    Algorithm, Build, Checksum, Citation, Container, HubFiles, InPlace, KnownFile, Source,
+    SourceFile, Unpack, WrongPreparation,
 };
 pub use status::{ListOrigin, PairProblem, SplitStatus, State, Status, status};

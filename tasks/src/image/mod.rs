@@ -8,6 +8,8 @@
 //! Two places are stricter than Pillow, and refuse a damaged file instead of filling in: PNG
 //! checksums are verified, and PNG data with missing rows is [`ImageError::Truncated`].
 
+#[cfg(target_arch = "x86_64")]
+mod dct;
 mod error;
 mod jpeg;
 mod png;

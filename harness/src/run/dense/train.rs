@@ -22,7 +22,7 @@ use crate::device;
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::run::RunError;
-use crate::stream::ordered;
+use crate::stream::{READAHEAD, ordered};
 
 /// A checkpoint is written at the end of every epoch and, within one, at least this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
@@ -238,6 +238,10 @@ impl<'s> Stream<'s> {
             (from..to).filter_map(|g| order.step((g % steps) as usize)).flatten().collect();
         let files = self.data.set.train.files();
         let make = |i: usize| -> Result<Crop, DenseError> {
+            if let Some(later) = indices.get(i + READAHEAD).map(|&later| &pairs[later]) {
+                files.prefetch(&later.image);
+                files.prefetch(&later.target);
+            }
             let index = indices[i];
             let pair = &pairs[index];
             let (image, target) = dense::load(files, pair, sample.border, self.data.form)?;

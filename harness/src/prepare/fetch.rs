@@ -1,0 +1,198 @@
+//! Fetching what is not here, into the folder of downloads: each file under its own name once it is whole
+//! and right.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+use tasks::data::{HubFiles, SourceFile};
+
+use super::archive::Format;
+use super::gather::{Choice, Here, Item, Rest};
+use super::rules::matches;
+use super::{PrepareError, Request, room};
+use crate::download::{Difference, Digest, Download, DownloadError, Partial, Remote, shown};
+use crate::http;
+use crate::hub::{DataSet, HubRef};
+use crate::progress::Reporter;
+
+/// A file to make the data set from.
+pub(super) struct Ready<'a> {
+    pub file: &'a SourceFile,
+    pub here: Here,
+    /// Where it came from, for the record.
+    pub source: String,
+    /// What it was held against when it came.
+    pub checksum: Option<String>,
+}
+
+/// Everything that a choice has or fetches, in the order of the table.
+pub(super) fn fetch<'a>(
+    request: &Request<'a>,
+    choice: &Choice<'a>,
+    downloads: &Path,
+    reporter: &Reporter,
+) -> Result<Vec<Ready<'a>>, PrepareError> {
+    if request.offline && choice.items.iter().any(|item| item.rest == Rest::Fetch) {
+        let dataset = request.dataset.name.clone();
+        return Err(PrepareError::Offline { dataset, names: choice.to_fetch() });
+    }
+    let fetching = choice.items.iter().filter(|item| item.rest == Rest::Fetch);
+    let known: u64 =
+        fetching.filter(|item| item.here.is_empty()).filter_map(|i| i.file.bytes).sum();
+    room("fetching", downloads, known)?;
+    let mut ready = Vec::new();
+    for item in &choice.items {
+        let file = item.file;
+        let source = |here: &Here| match (&file.url, here.fetched) {
+            (Some(url), true) => url.clone(),
+            (None, true) => file.hub.as_ref().map_or(String::new(), |hub| hub.repository.clone()),
+            _ => "given".to_owned(),
+        };
+        let here = item.here.iter().cloned();
+        let known = |here: Here| Ready { file, source: source(&here), here, checksum: None };
+        ready.extend(here.map(known));
+        match (&item.rest, &file.hub, &file.url) {
+            (Rest::Fetch, Some(hub), _) => {
+                ready.extend(of_hub(item, hub, downloads, reporter)?);
+            }
+            (Rest::Fetch, None, Some(url)) => {
+                let mirror = request.mirror.as_deref();
+                let path = over_http(file, url, mirror, downloads, reporter)?;
+                let here = Here { name: file.name.clone(), path, fetched: true };
+                let checksum = file.checksum.as_ref().map(ToString::to_string);
+                ready.push(Ready { file, here, source: url.clone(), checksum });
+            }
+            _ => {}
+        }
+    }
+    Ok(ready)
+}
+
+fn part(place: &Path) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(".part");
+    PathBuf::from(name)
+}
+
+fn over_http(
+    file: &SourceFile,
+    published: &str,
+    mirror: Option<&str>,
+    downloads: &Path,
+    reporter: &Reporter,
+) -> Result<PathBuf, PrepareError> {
+    let name = &file.name;
+    let address = mirrored(published, mirror);
+    let failed = |url: &str, why: String| PrepareError::Download {
+        name: name.clone(),
+        url: url.to_owned(),
+        why,
+    };
+    let url = Url::parse(&address).map_err(|error| failed(&address, error.to_string()))?;
+    let place = downloads.join(name);
+    let part = part(&place);
+    let broken = |error: reqwest::Error| failed(&shown(&url), http::cause(&error));
+    let download = Download::new(&url, reporter).map_err(broken)?;
+    let partial = Partial::noted(&part, &address).map_err(PrepareError::io("use", &part))?;
+    reporter.say(format!("{name}: fetching {}", shown(&url)));
+    let remote = Remote {
+        name,
+        url: url.clone(),
+        size: file.bytes,
+        secret: None,
+        hashed: file.checksum.is_some(),
+        against: "what was published",
+    };
+    let digest = file.checksum.as_ref().map(Digest::published);
+    let check = |path: &Path| match &digest {
+        Some(digest) => digest.difference(path, file.bytes),
+        None => Ok(Format::flaw(path)?
+            .map(|found| Difference { expected: "a zip or tar archive".to_owned(), found })),
+    };
+    let partial = download.fetch(&remote, partial, check).map_err(|error| match error {
+        DownloadError::Interrupted => PrepareError::Interrupted,
+        DownloadError::Io { path, source } => PrepareError::io("use", &path)(source),
+        error => {
+            let (url, why) = (shown(&url), error.to_string());
+            let why = why.strip_prefix(&format!("{url} ")).unwrap_or(&why);
+            failed(&url, why.to_owned())
+        }
+    })?;
+    partial.finish(&place).map_err(PrepareError::io("write", &place))?;
+    Ok(place)
+}
+
+/// An address, with what stands before its path replaced by the mirror's.
+fn mirrored(url: &str, mirror: Option<&str>) -> String {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    match (mirror, path) {
+        (Some(mirror), Some((_, path))) => format!("{}/{path}", mirror.trim_end_matches('/')),
+        _ => url.to_owned(),
+    }
+}
+
+fn of_hub<'a>(
+    item: &Item<'a>,
+    hub: &HubFiles,
+    downloads: &Path,
+    reporter: &Reporter,
+) -> Result<Vec<Ready<'a>>, PrepareError> {
+    let reference = HubRef { repository: hub.repository.clone(), revision: hub.revision.clone() };
+    let set = DataSet::open(&reference, reporter)?;
+    let files: Vec<_> =
+        set.files.iter().filter(|listed| matches(&item.file.name, &listed.path)).collect();
+    let expected = item.file.count;
+    if files.is_empty() || expected.is_some_and(|count| count != files.len()) {
+        return Err(PrepareError::Listing {
+            repository: hub.repository.clone(),
+            name: item.file.name.clone(),
+            expected: expected.map_or("some".to_owned(), |count| count.to_string()),
+            found: files.len(),
+        });
+    }
+    let mut missing = Vec::new();
+    for listed in files {
+        match item.here.iter().find(|here| here.name == listed.path) {
+            None => missing.push(listed),
+            Some(here) => {
+                let found =
+                    fs::metadata(&here.path).map_err(PrepareError::io("read", &here.path))?;
+                if found.len() != listed.size {
+                    return Err(PrepareError::Mismatch {
+                        path: here.path.clone(),
+                        expected: format!("{} bytes, as in {}", listed.size, hub.repository),
+                        found: format!("{} bytes", found.len()),
+                    });
+                }
+            }
+        }
+    }
+    room("fetching", downloads, missing.iter().map(|listed| listed.size).sum())?;
+    let (count, source) = (missing.len(), format!("{}@{}", hub.repository, set.commit));
+    reporter.say(format!("{}: fetching {count} files of {source}", item.file.name));
+    let mut ready = Vec::new();
+    for listed in missing {
+        let place = downloads.join(&listed.path);
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder).map_err(PrepareError::io("make", folder))?;
+        }
+        let checksum = Some(set.fetch(listed, &part(&place), &place)?);
+        let here = Here { name: listed.path.clone(), path: place, fetched: true };
+        ready.push(Ready { file: item.file, here, source: source.clone(), checksum });
+    }
+    Ok(ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_stands_before_the_path() {
+        let url = "https://host/a/b.zip?download=1";
+        assert_eq!(mirrored(url, None), url);
+        let there = mirrored(url, Some("http://mirror:80/x/"));
+        assert_eq!(there, "http://mirror:80/x/a/b.zip?download=1");
+    }
+}
