@@ -185,10 +185,13 @@ impl CliError {
                     Some(first) => vec![format!("did you mean {first:?}?")],
                     None => Vec::new(),
                 },
-                RunError::NoData { name, .. } => vec![format!(
-                    "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
-                     that holds {name}"
-                )],
+                RunError::NoData { name, .. } => vec![
+                    format!(
+                        "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
+                         that holds {name}"
+                    ),
+                    format!("`pixio-eval data prepare {name}` makes it from what is published"),
+                ],
                 RunError::NoGrid { .. } => one(
                     "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
                 ),
