@@ -1,10 +1,18 @@
 //! Where things are on this machine: the cache, data sets, sample data.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use tasks::archive::ArchiveError;
+use tasks::data::Dataset;
+use tasks::files::Files;
 use tasks::sample::{self, SampleError};
 
-use crate::progress::Reporter;
+use crate::interrupt;
+use crate::progress::{Bar, Reporter};
+
+/// Folder in the cache for the indexes of archives that are read in place.
+const INDEXES: &str = "indexes-v1";
 
 /// `$PIXIO_EVAL_CACHE`, else `$XDG_CACHE_HOME/pixio-eval`, else `~/.cache/pixio-eval`.
 pub fn cache() -> PathBuf {
@@ -22,6 +30,23 @@ pub fn dataset(name: &str, given: &[(String, PathBuf)]) -> PathBuf {
     }
     let root = std::env::var_os("PIXIO_EVAL_DATA").filter(|v| !v.is_empty());
     root.map_or_else(|| PathBuf::from("data"), PathBuf::from).join(name)
+}
+
+/// The files of a data set: a folder, or archives in it that are read in place, whose index is kept in the
+/// cache.
+pub fn files(
+    dataset: &Dataset,
+    root: &Path,
+    cache: &Path,
+    reporter: &Reporter,
+) -> Result<Files, ArchiveError> {
+    let bar: OnceLock<Bar> = OnceLock::new();
+    let told = |done: u64, total: u64| {
+        let label = || format!("indexing {}", dataset.name);
+        bar.get_or_init(|| reporter.bytes(&label(), total)).set(done);
+        !interrupt::requested()
+    };
+    Files::open(dataset, root, &cache.join(INDEXES), &told)
 }
 
 /// The generated stand-in for a data set, made on first use.

@@ -3,6 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+/// How many samples ahead of the one that is decoded the system is asked to fetch a file: threads that
+/// wait for a disk or a server do not decode.
+pub const READAHEAD: usize = 64;
+
 struct State<T> {
     /// Index of the next item to make.
     next: usize,

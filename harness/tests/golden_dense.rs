@@ -115,8 +115,8 @@ impl<'a> Case<'a> {
         let (mut metres, mut labels) = (Vec::new(), Vec::<u8>::new());
         for crop in crops.as_array().unwrap() {
             let pair = &self.pairs.train.pairs()[number(crop, "index").unwrap()];
-            let root = self.pairs.train.root();
-            let (image, target) = load(root, pair, self.stage.border, self.form).unwrap();
+            let files = self.pairs.train.files();
+            let (image, target) = load(files, pair, self.stage.border, self.form).unwrap();
             let draw = Draw {
                 top: number(crop, "top").unwrap(),
                 left: number(crop, "left").unwrap(),
@@ -124,7 +124,7 @@ impl<'a> Case<'a> {
                 long_side: number(crop, "long_side"),
             };
             let (image, target) =
-                train_sample(root, image.view(), &target, &draw, &self.stage).unwrap();
+                train_sample(files.root(), image.view(), &target, &draw, &self.stage).unwrap();
             images.push(self.normalised(&image));
             match target {
                 Target::Depth(map) => metres.extend(map),
@@ -189,7 +189,7 @@ fn the_initial_head_predicts_what_the_authors_head_does() {
         let case = Case::new(&golden, set, head);
         let pair = &case.pairs.val.pairs()[0];
         let (image, target) =
-            load(case.pairs.val.root(), pair, case.stage.border, case.form).unwrap();
+            load(case.pairs.val.files(), pair, case.stage.border, case.form).unwrap();
         let draw = Draw { top: 10, left: 20, flip: false, long_side: None };
         let (image, _) =
             train_sample(Path::new(""), image.view(), &target, &draw, &case.stage).unwrap();

@@ -16,6 +16,7 @@ use pixio_eval::progress::{Reporter, Verbosity};
 use sha2::{Digest, Sha256};
 use tasks::data::{Dataset, ListOrigin, Registry, State, status};
 use tasks::dense::{ListSource, PairedSet};
+use tasks::files::Files;
 
 /// What is sent for every path.
 #[derive(Clone)]
@@ -140,7 +141,7 @@ fn lists_are_fetched_once_and_decide_and_a_damaged_one_is_fetched_again() {
     let offline = ListOptions { offline: true, mirror: None };
 
     assert_eq!(cached(&dataset, &cache), None);
-    let found = status(&dataset, &root, None);
+    let found = status(&dataset, &Files::folder(&root), None);
     assert_eq!(found.state, State::NoSplitLists);
     assert_eq!(found.lists, Some(ListOrigin::PinnedNotFetched));
     let lists = obtain(&dataset, &cache, &online, &quiet()).unwrap().unwrap();
@@ -162,7 +163,7 @@ fn lists_are_fetched_once_and_decide_and_a_damaged_one_is_fetched_again() {
     let record = serde_json::to_value(&set.records(&dataset)["train"]).unwrap();
     let list = serde_json::json!({ "kind": "pinned", "sha256": sha256 });
     assert_eq!(record, serde_json::json!({ "found": 2, "published": 2, "list": list }));
-    let found = status(&dataset, &root, Some(&lists));
+    let found = status(&dataset, &Files::folder(&root), Some(&lists));
     assert_eq!((found.state, found.lists), (State::Complete, Some(ListOrigin::Pinned)));
 
     fs::remove_file(root.join("t/2.png")).unwrap();
@@ -172,7 +173,7 @@ fn lists_are_fetched_once_and_decide_and_a_damaged_one_is_fetched_again() {
     };
     let error = PairedSet::open_with(&dataset, &root, Some(&lists)).unwrap_err();
     assert_snapshot!(plain(error.to_string()), @"WORLD/data: image i/2.jpg and target t/2.png are a pair by http://127.0.0.1:PORT/x/train.txt, line 2, but there is no such target");
-    let found = status(&dataset, &root, Some(&lists));
+    let found = status(&dataset, &Files::folder(&root), Some(&lists));
     assert_eq!((found.state, found.splits[0].found), (State::Incomplete, 1));
     assert_snapshot!(plain(found.problems.join("\n")), @"http://127.0.0.1:PORT/x/train.txt names files that are not there (1), the first on line 2: t/2.png");
 

@@ -73,6 +73,8 @@ pub fn plan(backbone: &str) -> RunPlan {
             classes: 1000,
             labels: None,
             sample: false,
+            container: None,
+            accepted: Vec::new(),
         },
         seed: 0,
         head_weights: None,

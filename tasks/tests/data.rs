@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use pixio_eval_tasks::data::{ImageFolder, ImageNet, ListOrigin, Registry, State, status};
+use pixio_eval_tasks::files::Files;
 use tempfile::TempDir;
 
 fn tree(files: &[&str]) -> TempDir {
@@ -68,7 +69,7 @@ fn the_order_is_that_of_torchvision() {
     );
     for sample in folder.samples() {
         assert_eq!(sample.bytes, sample.path.len() as u64);
-        assert!(folder.path(sample).is_file());
+        assert!(folder.files().is_file(&sample.path));
     }
 }
 
@@ -203,24 +204,28 @@ fn status_counts_images_against_the_published_numbers() {
     let registry = Registry::builtin().unwrap();
     let imagenet = registry.get("imagenet1k").unwrap();
     let root = two_classes();
-    let found = status(imagenet, root.path(), None);
+    let found = status(imagenet, &Files::folder(root.path()), None);
     assert_eq!(found.state, State::CountsDiffer);
     let train = &found.splits[0];
     assert_eq!((train.split.as_str(), train.found, train.expected), ("train", 40, 1_281_167));
     let mut smaller = imagenet.clone();
     smaller.splits = [("train".to_owned(), 40), ("val".to_owned(), 2)].into();
-    assert_eq!(status(&smaller, root.path(), None).state, State::Complete);
+    assert_eq!(status(&smaller, &Files::folder(root.path()), None).state, State::Complete);
     fs::remove_dir_all(root.path().join("val/b")).unwrap();
-    let found = status(imagenet, root.path(), None);
+    let found = status(imagenet, &Files::folder(root.path()), None);
     assert_eq!((found.state, found.problems.len()), (State::Incomplete, 1));
     assert!(found.problems[0].contains("lacks 1 class folder of train: b"), "{found:?}");
-    assert_eq!(status(imagenet, &root.path().join("no"), None).state, State::Absent);
+    assert_eq!(
+        status(imagenet, &Files::folder(&root.path().join("no")), None).state,
+        State::Absent
+    );
 }
 
 #[test]
 fn status_counts_pairs_through_the_folders_own_lists() {
     let registry = Registry::builtin().unwrap();
-    let check = |root: &TempDir| status(registry.get("nyuv2").unwrap(), root.path(), None);
+    let check =
+        |root: &TempDir| status(registry.get("nyuv2").unwrap(), &Files::folder(root.path()), None);
     let root = tree(&["images/1.jpg", "masks/1.png", "images/2.jpg"]);
     assert_eq!(check(&root).state, State::NoSplitLists);
     assert_eq!(check(&root).lists, Some(ListOrigin::PinnedNotFetched));
@@ -256,16 +261,16 @@ fn status_counts_pairs_through_the_layout() {
         files.push(format!("annotations/{folder}/{name}.png"));
     }
     let root = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
-    let found = status(ade20k, root.path(), None);
+    let found = status(ade20k, &Files::folder(root.path()), None);
     assert_eq!((found.state, found.splits.len()), (State::CountsDiffer, 2));
     assert_eq!(found.lists, Some(ListOrigin::Folder));
     assert_eq!(found.splits[0].list.as_deref(), Some("images/training"));
     assert_eq!((found.splits[0].found, found.splits[0].expected), (1, 20_210));
     let mut smaller = ade20k.clone();
     smaller.splits = [("train".to_owned(), 1), ("val".to_owned(), 1)].into();
-    assert_eq!(status(&smaller, root.path(), None).state, State::Complete);
+    assert_eq!(status(&smaller, &Files::folder(root.path()), None).state, State::Complete);
     fs::remove_file(root.path().join("annotations/validation/ADE_val_1.png")).unwrap();
-    let found = status(ade20k, root.path(), None);
+    let found = status(ade20k, &Files::folder(root.path()), None);
     assert_eq!((found.state, found.splits.len()), (State::Incomplete, 0));
     assert!(found.problems[0].contains("images/validation/ADE_val_1.jpg"), "{found:?}");
 }

@@ -10,6 +10,7 @@ use pixio_eval_tasks::dense::{
     Draw, Draws, IGNORE, LabelForm, ListSource, Pair, PairedSet, Target, TargetForm, load,
     normalise_into, rescaled, resize_nearest, train_sample,
 };
+use pixio_eval_tasks::files::Files;
 use pixio_eval_tasks::sample;
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -102,7 +103,8 @@ fn loaded_images_and_depths_are_the_published_codes() {
     {
         let root = data().join("golden").join(dataset);
         let form = TargetForm::Depth { steps_per_metre };
-        let (image, target) = load(&root, &pair(&golden.val0[dataset]), border, form).unwrap();
+        let (image, target) =
+            load(&Files::folder(&root), &pair(&golden.val0[dataset]), border, form).unwrap();
         assert_eq!((image.dim(), target.dim()), ((size.0, size.1, 3), size));
         let Target::Depth(depth) = &target else { panic!("expected depth") };
 
@@ -129,7 +131,7 @@ fn training_crops_are_the_published_codes() {
     let stage = stage(256, SEGMENTATION);
     let batches: Vec<(Array3<f32>, Array2<u8>)> = golden.ade20k.crops.concat_map(|crop| {
         let pair = pair(&golden.train[crop.index]);
-        let (image, target) = load(&root, &pair, None, ADE20K).unwrap();
+        let (image, target) = load(&Files::folder(&root), &pair, None, ADE20K).unwrap();
         let (height, width, _) = image.dim();
         let (height, width) = rescaled(height, width, crop.long_side);
         assert_eq!([height, width], crop.resized);
@@ -235,7 +237,7 @@ fn every_generated_set_opens_and_loads() {
         let draws = Draws::new(0, name);
         let border = (name == "nyuv2").then_some(BORDER);
         set.train.pairs().par_iter().enumerate().for_each(|(index, pair)| {
-            let (image, target) = load(&folder, pair, border, form).unwrap();
+            let (image, target) = load(&Files::folder(&folder), pair, border, form).unwrap();
             let (height, width, channels) = image.dim();
             assert_eq!((channels, target.dim()), (3, (height, width)));
             assert!(target.valid_pixels() > 1000, "{name}: {}", pair.target);

@@ -11,6 +11,7 @@ use dense_folder::{clean, dataset, images, write};
 use pixio_eval_tasks::dense::{
     LabelForm, ListSource, PairedSet, PinnedLists, TargetForm, list_kind,
 };
+use pixio_eval_tasks::files::Files;
 use schema::ListKind;
 use tempfile::TempDir;
 
@@ -151,7 +152,7 @@ fn voc2012_takes_masks_from_either_folder_and_says_when_the_augmented_are_missin
         let pairs = set.train.pairs().iter().chain(set.val.pairs());
         pairs.map(|pair| pair.target.to_string()).collect()
     };
-    assert_eq!(list_kind(&voc, root.path()).unwrap(), ListKind::Pinned);
+    assert_eq!(list_kind(&voc, &Files::folder(root.path())).unwrap(), ListKind::Pinned);
     insta::assert_snapshot!(clean(&root, open().unwrap_err()), @"DATA: 1 of the 2 masks of the augmented training list are missing, the first SegmentationClass/b.png: expected the masks of the Semantic Boundaries Dataset in SegmentationClass, beside the official ones, or all of them in SegmentationClassAug");
     write(&root, "SegmentationClass/b.png", "b");
     let official = ["a", "b", "c"].map(|name| format!("SegmentationClass/{name}.png"));
@@ -174,13 +175,13 @@ fn voc2012_takes_masks_from_either_folder_and_says_when_the_augmented_are_missin
     // Both lists of the layout come before the published ones, and the folder's own before both.
     write(&root, "ImageSets/Segmentation/trainaug.txt", "c\n");
     write(&root, "ImageSets/Segmentation/val.txt", "b\n");
-    assert_eq!(list_kind(&voc, root.path()).unwrap(), ListKind::Layout);
+    assert_eq!(list_kind(&voc, &Files::folder(root.path())).unwrap(), ListKind::Layout);
     assert_eq!(images(&open().unwrap()), [["JPEGImages/c.jpg"], ["JPEGImages/b.jpg"]]);
     fs::remove_dir_all(root.path().join("SegmentationClassAug")).unwrap();
     assert_eq!(&*open().unwrap().train.pairs()[0].target, "SegmentationClass/c.png");
     write(&root, "train.txt", &line("b"));
     write(&root, "val.txt", &line("a"));
-    assert_eq!(list_kind(&voc, root.path()).unwrap(), ListKind::Own);
+    assert_eq!(list_kind(&voc, &Files::folder(root.path())).unwrap(), ListKind::Own);
     assert_eq!(images(&open().unwrap()), [["JPEGImages/b.jpg"], ["JPEGImages/a.jpg"]]);
 }
 
@@ -317,5 +318,5 @@ fn the_folders_own_lists_win_and_their_mistakes_are_located() {
     DATA: train.txt names no samples
     "#);
     fs::write(root.path().join("train.txt"), b"i/1 t/\xff").unwrap();
-    insta::assert_snapshot!(refused("ade20k", &root), @"DATA: cannot read train.txt: stream did not contain valid UTF-8");
+    insta::assert_snapshot!(refused("ade20k", &root), @"DATA: cannot read train.txt: invalid utf-8 sequence of 1 bytes from index 6");
 }

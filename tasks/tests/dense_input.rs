@@ -68,7 +68,7 @@ fn one_pair(target: impl FnOnce(&TempDir)) -> (TempDir, PairedSet) {
 }
 
 fn loaded(set: &PairedSet, form: TargetForm) -> Result<Target, DenseError> {
-    load(set.train.root(), &set.train.pairs()[0], None, form).map(|(_, target)| target)
+    load(set.train.files(), &set.train.pairs()[0], None, form).map(|(_, target)| target)
 }
 
 const METRES: TargetForm = TargetForm::Depth { steps_per_metre: 1000 };
@@ -108,7 +108,7 @@ fn the_border_is_cut_off_both() {
     let (root, set) = one_pair(|root| {
         png(root, "target.png", (3, 2), BitDepth::Sixteen, &deep([1, 2, 3, 4, 5, 6]));
     });
-    let cut = |border| load(root.path(), &set.train.pairs()[0], Some(border), METRES);
+    let cut = |border| load(set.train.files(), &set.train.pairs()[0], Some(border), METRES);
     let (image, target) = cut([1, 2, 1, 3]).unwrap();
     assert_eq!(image.dim(), (1, 2, 3));
     assert_eq!(target, Target::Depth(ndarray::arr2(&[[0.005, 0.006]])));

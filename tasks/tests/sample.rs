@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use pixio_eval_tasks::data::{ImageNet, Registry, State, status};
+use pixio_eval_tasks::files::Files;
 use pixio_eval_tasks::sample::{NAMES, REVISION, SampleError, is_sample, write};
 
 /// Relative path to contents of every file below a folder.
@@ -40,7 +41,7 @@ fn every_layout_is_written_complete() {
         assert_eq!(folder, root.path().join(name));
         let mark = is_sample(&folder).unwrap();
         assert_eq!((mark.dataset.as_str(), mark.revision), (name, REVISION));
-        let status = status(registry.get(name).unwrap(), &folder, None);
+        let status = status(registry.get(name).unwrap(), &Files::folder(&folder), None);
         assert_eq!(status.state, State::Complete, "{:?}", status.problems);
         assert_eq!(status.sample.as_ref(), Some(&mark));
         for split in &status.splits {

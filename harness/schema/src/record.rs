@@ -157,6 +157,13 @@ pub struct DataRecord {
     pub labels: Option<String>,
     /// Whether the images are generated sample data.
     pub sample: bool,
+    /// The kind of archives that it was read from in place: `webdataset`, `parquet`, `zip` or `tar`; none
+    /// for a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Wrong preparations that were recognised in it and accepted by the user (`--accept-data`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<String>,
 }
 
 /// One split's counts.

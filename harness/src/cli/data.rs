@@ -6,12 +6,13 @@ use tasks::sample;
 
 use super::args::DataCommand;
 use super::backbones::trimmed;
+use super::verify::verified;
 use super::{CliError, EXIT_DONE, prepare, print, print_json};
 use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::registry::nearest;
-use crate::run::CELLS;
+use crate::run::{CELLS, RunError};
 
 pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliError> {
     let registry = Registry::builtin()?;
@@ -35,9 +36,12 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 .into_iter()
                 .map(|set| {
                     let pinned = lists::cached(set, &cache);
-                    status(set, &locate::dataset(&set.name, &data), pinned.as_ref())
+                    let root = locate::dataset(&set.name, &data);
+                    let files =
+                        locate::files(set, &root, &cache, reporter).map_err(RunError::from)?;
+                    Ok(status(set, &files, pinned.as_ref()))
                 })
-                .collect();
+                .collect::<Result<_, CliError>>()?;
             if json {
                 print_json(&found)?;
             } else {
@@ -50,6 +54,7 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
             let Some(set) = found.first() else { return Ok(EXIT_DONE) };
             return prepare::run(args, set, reporter);
         }
+        DataCommand::Verify(args) => return verified(&args, &registry, reporter),
         DataCommand::Sample { names, to } => {
             let all: Vec<String> = sample::NAMES.iter().map(|&name| name.to_owned()).collect();
             for set in known(&registry, if names.is_empty() { &all } else { &names })? {
@@ -63,7 +68,10 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
 }
 
 /// The named data sets, or all of them.
-fn known<'a>(registry: &'a Registry, names: &[String]) -> Result<Vec<&'a Dataset>, CliError> {
+pub(super) fn known<'a>(
+    registry: &'a Registry,
+    names: &[String],
+) -> Result<Vec<&'a Dataset>, CliError> {
     if names.is_empty() {
         return Ok(registry.datasets().iter().collect());
     }

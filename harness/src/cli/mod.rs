@@ -21,6 +21,7 @@ mod shown;
 mod simulators;
 mod sweep;
 mod table;
+mod verify;
 mod watch;
 
 use std::io::{BufRead, Write};

@@ -147,6 +147,10 @@ pub struct CommonOptions {
     /// How masks are stored when they do not tell: shifted (classes from 0) or original (from 1)
     #[arg(long, value_name = "FORM", value_parser = label_form)]
     pub labels: Option<LabelForm>,
+    /// Run on data that was recognised as this wrong preparation (`data verify` names them); the
+    /// result then says so; repeatable
+    #[arg(long, value_name = "NAME", conflicts_with = "sample")]
+    pub accept_data: Vec<String>,
     /// Disk for validation features of depth and segmentation, kept over epochs and runs, in GB; 0
     /// keeps none
     #[arg(long, value_name = "GB", default_value = "20", value_parser = not_below_zero)]
@@ -192,6 +196,7 @@ impl CommonOptions {
             skip_bad_images: self.skip_bad_images,
             head_weights: None,
             labels: self.labels,
+            accepted: self.accept_data.clone(),
             kept_bytes: (self.cache_gb * 1e9) as u64,
             pictures: self.pictures,
         })
@@ -283,7 +288,7 @@ pub(super) fn not_below_zero(text: &str) -> Result<f64, String> {
     }
 }
 
-fn label_form(text: &str) -> Result<LabelForm, String> {
+pub(super) fn label_form(text: &str) -> Result<LabelForm, String> {
     match text {
         "shifted" => Ok(LabelForm::Shifted),
         "original" => Ok(LabelForm::Original),

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ndarray::Array3;
@@ -14,7 +13,7 @@ use crate::backbone::Backbone;
 use crate::cache::{Bank, Claim};
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
-use crate::stream::ordered;
+use crate::stream::{READAHEAD, ordered};
 
 /// A process claims an eighth of the missing shards at a time, and at most eight: few enough to share
 /// them, enough to decode ahead.
@@ -33,12 +32,14 @@ pub(super) trait Images: Sync {
     fn name(&self, at: usize) -> Cow<'_, str>;
     /// One image, `[H, W, 3]`.
     fn image(&self, at: usize) -> Result<Array3<u8>, RunError>;
+    /// Has the system fetch an image that will be asked for soon.
+    fn prefetch(&self, _at: usize) {}
 }
 
-/// Files below a folder.
+/// Files of a data set.
 pub(super) struct Files<'a> {
-    pub(super) root: &'a Path,
-    /// Relative to the root.
+    pub(super) tree: &'a tasks::files::Files,
+    /// In the tree.
     pub(super) paths: Vec<&'a str>,
 }
 
@@ -52,7 +53,11 @@ impl Images for Files<'_> {
     }
 
     fn image(&self, at: usize) -> Result<Array3<u8>, RunError> {
-        Ok(tasks::image::decode(&self.root.join(self.paths[at]))?)
+        Ok(tasks::image::decode_in(self.tree, self.paths[at])?)
+    }
+
+    fn prefetch(&self, at: usize) {
+        self.tree.prefetch(self.paths[at]);
     }
 }
 
@@ -206,6 +211,9 @@ impl Extraction<'_> {
     ) -> Result<Vec<usize>, RunError> {
         let wanted: Vec<usize> = missing.iter().cloned().flatten().collect();
         let make = |i: usize| -> Result<Vec<f32>, RunError> {
+            if let Some(&later) = wanted.get(i + READAHEAD) {
+                images.prefetch(later);
+            }
             Ok(self.embedder.pixels(images.image(wanted[i])?.view()))
         };
         let mut shards = missing.iter();

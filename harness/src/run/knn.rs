@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Instant;
 
 use candle_core::Device;
@@ -11,11 +10,12 @@ use schema::{
     BackboneRecord, DataRecord, FeatureStage, Fingerprint, KnnProtocol, MetricValue, PredictionRow,
     Protocol, RunPlan, SampleRows, Selection, Stages, VoteStage,
 };
-use tasks::data::{ImageFolder, ImageNet, Registry, Sample};
+use tasks::data::{Dataset, ImageFolder, ImageNet, Sample};
+use tasks::files::Files;
 
 use super::cell::{Cell, Settings};
 use super::embed::{self, Embedder};
-use super::extract::{Extracted, Extraction, Files, Load};
+use super::extract::{self, Extracted, Extraction, Load};
 use super::memory::{BatchSize, EncoderSize};
 use super::outline::Work;
 use super::session::{Host, Lazy, Measured};
@@ -195,7 +195,7 @@ fn split_features(
     load: &mut Load<'_>,
 ) -> Result<Extracted, RunError> {
     let paths = folder.samples().iter().map(|sample| &*sample.path).collect();
-    extraction.split(split, &Files { root: folder.root(), paths }, load)
+    extraction.split(split, &extract::Files { tree: folder.files(), paths }, load)
 }
 
 fn with_extraction<T>(
@@ -320,23 +320,23 @@ pub(super) struct Opened {
 
 /// Lists the data and cuts it to `limit` samples a split; the fingerprint is that of the whole.
 pub(super) fn open(
-    name: &str,
-    root: &Path,
+    dataset: &Dataset,
+    files: &Files,
     limit: Option<usize>,
     seed: u64,
 ) -> Result<Opened, RunError> {
-    let images = ImageNet::open(root)?;
-    let sample = tasks::sample::is_sample(root).is_some();
-    let registry = Registry::builtin()?;
-    let published = registry.get(name).filter(|_| !sample);
+    let images = ImageNet::open(files)?;
+    let sample = tasks::sample::is_sample(files.root()).is_some();
     let record = DataRecord {
-        name: name.to_owned(),
-        root: root.display().to_string(),
+        name: dataset.name.clone(),
+        root: files.root().display().to_string(),
         fingerprint: images.fingerprint(),
-        splits: images.records(published),
+        splits: images.records((!sample).then_some(dataset)),
         classes: images.train.classes().len(),
         labels: None,
         sample,
+        container: files.container().map(str::to_owned),
+        accepted: Vec::new(),
     };
     let larger =
         |limit: &usize| *limit < images.train.samples().len().max(images.val.samples().len());

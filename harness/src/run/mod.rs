@@ -235,6 +235,9 @@ pub enum RunError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] tasks::data::DataError),
+    /// Archives that cannot be read in place.
+    #[error(transparent)]
+    Archives(tasks::archive::ArchiveError),
     /// datasets.toml.
     #[error(transparent)]
     Registry(#[from] tasks::data::RegistryError),
@@ -303,6 +306,15 @@ impl From<BackboneError> for RunError {
         match error {
             BackboneError::Python(WorkerError::Interrupted) => Self::Interrupted,
             error => Self::Backbone(error),
+        }
+    }
+}
+
+impl From<tasks::archive::ArchiveError> for RunError {
+    fn from(error: tasks::archive::ArchiveError) -> Self {
+        match error {
+            tasks::archive::ArchiveError::Interrupted => Self::Interrupted,
+            error => Self::Archives(error),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use results::Store;
 use schema::RunPlan;
+use tasks::data::Registry;
+use tasks::files::Files;
 
 use super::request::Request;
 use super::session::Host;
@@ -153,7 +155,7 @@ impl Host<'_> {
         let names: BTreeSet<&String> = cells.chain(&request.required).collect();
         for name in names {
             let folder = locate::dataset(name, &request.data);
-            if request.sample || folder.is_dir() {
+            if request.sample || folder.exists() {
                 present.insert(name.clone(), folder);
             } else if request.required.contains(name) {
                 return Err(RunError::NoData { name: name.clone(), folder });
@@ -227,6 +229,7 @@ impl Host<'_> {
         present: &BTreeMap<String, PathBuf>,
     ) -> Result<DataSets<'_>, RunError> {
         let request = self.request;
+        let registry = Registry::builtin()?;
         let mut open = DataSets::new();
         let mut seen = BTreeSet::new();
         for (_, cell) in cells {
@@ -244,15 +247,18 @@ impl Host<'_> {
                 continue;
             }
             let name = &key.name;
-            let folder = match request.sample {
-                true => locate::sample(name, &self.cache, self.reporter)?,
-                false => folder.clone(),
+            let Some(dataset) = registry.get(name) else {
+                return Err(RunError::NoData { name: name.clone(), folder: folder.clone() });
+            };
+            let files = match request.sample {
+                true => Files::folder(&locate::sample(name, &self.cache, self.reporter)?),
+                false => locate::files(dataset, folder, &self.cache, self.reporter)?,
             };
             let opened = match cell.task.head.as_str() {
-                "knn" => Data::Images(knn::open(name, &folder, key.limit, key.seed)?),
+                "knn" => Data::Images(knn::open(dataset, &files, key.limit, key.seed)?),
                 _ => {
                     let asked = (request, &cell.settings);
-                    Data::Pairs(dense::open(name, &folder, asked, self.reporter)?)
+                    Data::Pairs(dense::open(dataset, &files, asked, self.reporter)?)
                 }
             };
             open.insert(key, opened);

@@ -44,6 +44,8 @@ pub struct Request {
     pub head_weights: Option<PathBuf>,
     /// `--labels`.
     pub labels: Option<LabelForm>,
+    /// `--accept-data`: wrong preparations that are not refused, by name.
+    pub accepted: Vec<String>,
     /// `--cache-gb`, in bytes: kept validation features of all data sets.
     pub kept_bytes: u64,
     /// `--pictures`: validation images to picture.

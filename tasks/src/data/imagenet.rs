@@ -1,14 +1,14 @@
 //! ImageNet-1K, and every other folder of class folders.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use rayon::prelude::*;
 use schema::{Fingerprint, SplitRecord};
 
 use super::{DataError, Dataset, Names};
+use crate::files::{Entries, Files};
 use crate::random::shuffled;
 
 /// One image.
@@ -29,7 +29,7 @@ pub struct Sample {
 /// case, are images; other files are left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageFolder {
-    root: PathBuf,
+    files: Files,
     split: String,
     classes: Vec<String>,
     samples: Vec<Sample>,
@@ -46,29 +46,30 @@ impl ImageFolder {
     /// # Errors
     ///
     /// [`DataError`]; a class folder without an image is one.
-    pub fn open(root: &Path, split: &str) -> Result<Self, DataError> {
-        let classes = class_folders(root, split)?;
-        Self::list(root, split, classes)
+    pub fn open(files: impl Into<Files>, split: &str) -> Result<Self, DataError> {
+        let files = files.into();
+        let classes = class_folders(&files, split)?;
+        Self::list(files, split, classes)
     }
 
-    fn list(root: &Path, split: &str, classes: Vec<String>) -> Result<Self, DataError> {
+    fn list(files: Files, split: &str, classes: Vec<String>) -> Result<Self, DataError> {
         let by_class: Vec<Vec<Sample>> = classes
             .par_iter()
             .enumerate()
-            .map(|(target, class)| class_samples(root, split, class, target as u32))
+            .map(|(target, class)| class_samples(&files, split, class, target as u32))
             .collect::<Result<_, _>>()?;
         let empty = by_class.iter().zip(&classes).filter(|(samples, _)| samples.is_empty());
         let empty: Vec<String> = empty.map(|(_, class)| class.clone()).collect();
         if !empty.is_empty() {
             return Err(DataError::EmptyClass {
-                folder: root.join(split),
+                folder: files.place(split),
                 split: split.to_owned(),
                 names: Names(empty),
             });
         }
         let samples: Vec<Sample> = by_class.into_iter().flatten().collect();
         let found = samples.len();
-        Ok(Self { root: root.to_owned(), split: split.to_owned(), classes, samples, found })
+        Ok(Self { files, split: split.to_owned(), classes, samples, found })
     }
 
     /// Keeps `n` samples: the first `n` after a shuffle seeded with `seed` and the split's name,
@@ -88,7 +89,12 @@ impl ImageFolder {
 
     /// The data folder, above the split.
     pub fn root(&self) -> &Path {
-        &self.root
+        self.files.root()
+    }
+
+    /// What it is read from; the paths of samples are its own.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// `train` or `val`.
@@ -110,11 +116,6 @@ impl ImageFolder {
     pub fn found(&self) -> usize {
         self.found
     }
-
-    /// Where a sample's file is.
-    pub fn path(&self, sample: &Sample) -> PathBuf {
-        self.root.join(&*sample.path)
-    }
 }
 
 /// Both splits, with the same classes.
@@ -132,19 +133,20 @@ impl ImageNet {
     /// # Errors
     ///
     /// [`DataError`]; different class folders in the two splits are one.
-    pub fn open(root: &Path) -> Result<Self, DataError> {
-        let train = class_folders(root, "train")?;
-        let val = class_folders(root, "val")?;
+    pub fn open(files: impl Into<Files>) -> Result<Self, DataError> {
+        let files = files.into();
+        let train = class_folders(&files, "train")?;
+        let val = class_folders(&files, "val")?;
         let without = |these: &[String], those: &[String]| {
             Names(these.iter().filter(|name| those.binary_search(name).is_err()).cloned().collect())
         };
         let (missing, extra) = (without(&train, &val), without(&val, &train));
         if !missing.0.is_empty() || !extra.0.is_empty() {
-            return Err(DataError::ClassesDiffer { val: root.join("val"), missing, extra });
+            return Err(DataError::ClassesDiffer { val: files.place("val"), missing, extra });
         }
         Ok(Self {
-            train: ImageFolder::list(root, "train", train)?,
-            val: ImageFolder::list(root, "val", val)?,
+            train: ImageFolder::list(files.clone(), "train", train)?,
+            val: ImageFolder::list(files, "val", val)?,
         })
     }
 
@@ -189,15 +191,16 @@ fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
 }
 
 /// The sorted names of the folders in `ROOT/SPLIT`.
-fn class_folders(root: &Path, split: &str) -> Result<Vec<String>, DataError> {
-    if !root.is_dir() {
+fn class_folders(files: &Files, split: &str) -> Result<Vec<String>, DataError> {
+    let root = files.root();
+    if !files.exist() {
         return Err(DataError::RootMissing { root: root.to_owned() });
     }
-    let folder = root.join(split);
-    if !folder.is_dir() {
+    if !files.is_dir(split) {
         return Err(DataError::SplitMissing { root: root.to_owned(), split: split.to_owned() });
     }
-    let Entries { folders, files } = entries(&folder)?;
+    let folder = files.place(split);
+    let Entries { folders, files, .. } = files.entries(split)?;
     if !folders.is_empty() {
         return Ok(folders);
     }
@@ -210,61 +213,37 @@ fn class_folders(root: &Path, split: &str) -> Result<Vec<String>, DataError> {
 }
 
 fn class_samples(
-    root: &Path,
+    tree: &Files,
     split: &str,
     class: &str,
     target: u32,
 ) -> Result<Vec<Sample>, DataError> {
     let mut folders = vec![(format!("{split}/{class}"), 0)];
-    let mut listed: Vec<(String, Vec<String>)> = Vec::new();
+    let mut listed: Vec<(String, Entries)> = Vec::new();
     while let Some((folder, depth)) = folders.pop() {
-        let path = root.join(&folder);
         if depth > DEEPEST {
-            return Err(DataError::TooDeep { path, limit: DEEPEST });
+            return Err(DataError::TooDeep { path: tree.place(&folder), limit: DEEPEST });
         }
-        let inside = entries(&path)?;
+        let inside = tree.entries(&folder)?;
         folders.extend(inside.folders.iter().map(|name| (format!("{folder}/{name}"), depth + 1)));
-        listed.push((folder, inside.files));
+        listed.push((folder, inside));
     }
     // torchvision sorts the folders of a class as whole paths: `a-b` stands before `a/b`.
-    listed.sort_unstable();
+    listed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut samples = Vec::new();
-    for (folder, files) in listed {
-        for name in files.into_iter().filter(|name| is_image(name)) {
+    for (folder, inside) in listed {
+        for (at, name) in inside.files.iter().enumerate().filter(|(_, name)| is_image(name)) {
             let path = format!("{folder}/{name}");
-            let file = root.join(&path);
+            let bytes = match inside.sizes.get(at) {
+                Some(bytes) => Ok(*bytes),
+                None => tree.size(&path).and_then(|size| size.ok_or(ErrorKind::NotFound.into())),
+            };
             let bytes =
-                fs::metadata(&file).map_err(|source| DataError::Io { path: file, source })?.len();
+                bytes.map_err(|source| DataError::Io { path: tree.place(&path), source })?;
             samples.push(Sample { path: path.into(), target, bytes });
         }
     }
     Ok(samples)
-}
-
-/// What a folder holds, each sorted by name.
-struct Entries {
-    folders: Vec<String>,
-    files: Vec<String>,
-}
-
-fn entries(folder: &Path) -> Result<Entries, DataError> {
-    let fail = |source: io::Error| DataError::Io { path: folder.to_owned(), source };
-    let (mut folders, mut files) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let kind = entry.file_type().map_err(fail)?;
-        // Links are followed, as torchvision does; a dangling one counts as a file.
-        let is_folder = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-        match entry.file_name().into_string() {
-            Ok(name) if is_folder => folders.push(name),
-            Ok(name) => files.push(name),
-            Err(_) => return Err(DataError::NotUnicode { path: entry.path() }),
-        }
-    }
-    // Bytes of UTF-8 sort as code points do, which is Python's order.
-    folders.sort_unstable();
-    files.sort_unstable();
-    Ok(Entries { folders, files })
 }
 
 fn is_image(name: &str) -> bool {

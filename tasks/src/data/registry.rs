@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::source::{Citation, InPlace, KnownFile, Source, WrongPreparation};
+use crate::verify::Preparation;
 
 const FILE: &str = "datasets.toml";
 const TEXT: &str = include_str!("../../../datasets.toml");
@@ -257,6 +258,9 @@ impl Registry {
 
 impl Dataset {
     fn contradiction(&self) -> Option<&'static str> {
+        if self.wrong.iter().any(|wrong| Preparation::named(&wrong.name).is_none()) {
+            return Some("a name of [[dataset.wrong]] is none of those that verify knows");
+        }
         match self.task {
             Task::Depth if self.depth.is_none() => Some("task depth needs [dataset.depth]"),
             Task::Segmentation if self.labels.is_none() => {
@@ -370,6 +374,7 @@ mod tests {
         insta::assert_snapshot!(message("lines = 654", "lines = 655"), @r#"edited.toml, data set "nyuv2": lines of a pinned list are not the split's number of samples"#);
         insta::assert_snapshot!(message("sha256 = \"63", "sha256 = \"6"), @r#"edited.toml, data set "nyuv2": sha256 of a pinned list is not 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message("[dataset.list.pinned.val]", "[dataset.list.pinned.test]"), @r#"edited.toml, data set "nyuv2": the layouts nyuv2-bts, kitti-eigen and voc2012, and no others, need [dataset.list.pinned.train] and [dataset.list.pinned.val]"#);
+        insta::assert_snapshot!(message("name = \"dense-depth\"", "name = \"dense\""), @r#"edited.toml, data set "nyuv2": a name of [[dataset.wrong]] is none of those that verify knows"#);
         insta::assert_snapshot!(message("task = \"segmentation\"", "task = \"depth\""), @r#"edited.toml, data set "ade20k": task depth needs [dataset.depth]"#);
     }
 }

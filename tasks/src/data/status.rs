@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Dataset, ImageNet, Layout};
 use crate::dense::find::{Names, listed};
 use crate::dense::{DenseError, ListSource, PairedSet, PinnedLists, list_kind};
+use crate::files::Files;
 use crate::robot;
 use crate::sample::{SampleMark, is_sample};
 
@@ -132,32 +133,32 @@ pub enum PairProblem {
 
 /// Looks for a data set in a folder: reads folder names, sizes and split lists, no images. `pinned`
 /// are its published lists where they are on this machine.
-pub fn status(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>) -> Status {
+pub fn status(dataset: &Dataset, files: &Files, pinned: Option<&PinnedLists>) -> Status {
     let mut status = Status {
         dataset: dataset.name.clone(),
-        root: root.to_owned(),
+        root: files.root().to_owned(),
         state: State::Absent,
         lists: None,
         splits: Vec::new(),
         problems: Vec::new(),
-        sample: is_sample(root).filter(|mark| mark.dataset == dataset.name),
+        sample: is_sample(files.root()).filter(|mark| mark.dataset == dataset.name),
     };
-    if root.is_dir() {
+    if files.exist() {
         match dataset.layout {
-            Layout::ImageFolder => image_folder(dataset, root, &mut status),
+            Layout::ImageFolder => image_folder(dataset, files, &mut status),
             Layout::Nyuv2Bts
             | Layout::KittiEigen
             | Layout::Ade20k
             | Layout::Voc2012
-            | Layout::Loveda => paired(dataset, root, pinned, &mut status),
-            Layout::Demonstrations => demonstrations(dataset, root, &mut status),
+            | Layout::Loveda => paired(dataset, files, pinned, &mut status),
+            Layout::Demonstrations => demonstrations(dataset, files.root(), &mut status),
         }
     }
     status
 }
 
-fn image_folder(dataset: &Dataset, root: &Path, status: &mut Status) {
-    let data = match ImageNet::open(root) {
+fn image_folder(dataset: &Dataset, files: &Files, status: &mut Status) {
+    let data = match ImageNet::open(files) {
         Ok(data) => data,
         Err(error) => {
             status.state = State::Incomplete;
@@ -201,8 +202,8 @@ fn demonstrations(dataset: &Dataset, root: &Path, status: &mut Status) {
     };
 }
 
-fn paired(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>, status: &mut Status) {
-    let kind = match list_kind(dataset, root) {
+fn paired(dataset: &Dataset, files: &Files, pinned: Option<&PinnedLists>, status: &mut Status) {
+    let kind = match list_kind(dataset, files) {
         Ok(kind) => kind,
         Err(error) => {
             status.state = State::Incomplete;
@@ -218,7 +219,7 @@ fn paired(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>, status: 
         (ListKind::Pinned, None) => ListOrigin::PinnedNotFetched,
     });
     match kind {
-        ListKind::Layout | ListKind::Folder => return by_layout(dataset, root, status),
+        ListKind::Layout | ListKind::Folder => return by_layout(dataset, files, status),
         ListKind::Pinned if pinned.is_none() => {
             status.state = State::NoSplitLists;
             return;
@@ -226,9 +227,9 @@ fn paired(dataset: &Dataset, root: &Path, pinned: Option<&PinnedLists>, status: 
         ListKind::Own | ListKind::Pinned => {}
     }
     for split in ["train", "val"] {
-        match listed(dataset, root, split, kind, pinned) {
+        match listed(dataset, files, split, kind, pinned) {
             Ok((source, pairs)) => {
-                let (found, missing) = count(root, &source, &pairs);
+                let (found, missing) = count(files, &source, &pairs);
                 status.problems.extend(missing.map(|missing| missing.to_string()));
                 status.splits.push(SplitStatus {
                     split: split.to_owned(),
@@ -253,8 +254,8 @@ fn problem(error: DenseError) -> String {
 }
 
 /// Counts what the layout alone makes of the folder.
-fn by_layout(dataset: &Dataset, root: &Path, status: &mut Status) {
-    let set = match PairedSet::open(dataset, root) {
+fn by_layout(dataset: &Dataset, files: &Files, status: &mut Status) {
+    let set = match PairedSet::open(dataset, files) {
         Ok(set) => set,
         Err(error) => {
             status.state = State::Incomplete;
@@ -276,10 +277,10 @@ fn by_layout(dataset: &Dataset, root: &Path, status: &mut Status) {
 }
 
 /// Pairs with both files, and what is missing.
-fn count(root: &Path, source: &ListSource, pairs: &[Names]) -> (usize, Option<PairProblem>) {
+fn count(files: &Files, source: &ListSource, pairs: &[Names]) -> (usize, Option<PairProblem>) {
     let (mut found, mut missing, mut first_missing) = (0, 0, None);
     for (index, (image, target)) in pairs.iter().enumerate() {
-        let absent = [image, target].into_iter().filter(|path| !root.join(&***path).is_file());
+        let absent = [image, target].into_iter().filter(|path| !files.is_file(path));
         let absent: Vec<_> = absent.collect();
         found += usize::from(absent.is_empty());
         missing += absent.len();

@@ -1,6 +1,5 @@
 //! Which files make up a split.
 
-use std::fs;
 use std::io;
 use std::path::{Component, Path};
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::DenseError;
 use crate::data::{DataError, Dataset, Layout, PairProblem};
+use crate::files::Files;
 
 /// What decided which pairs belong to a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -84,11 +84,11 @@ pub struct PinnedLists {
 /// # Errors
 ///
 /// [`DenseError::List`] where the folder has one of its own two lists.
-pub fn list_kind(dataset: &Dataset, root: &Path) -> Result<ListKind, DenseError> {
-    if has_own_lists(root)? {
+pub fn list_kind(dataset: &Dataset, files: &Files) -> Result<ListKind, DenseError> {
+    if has_own_lists(files)? {
         return Ok(ListKind::Own);
     }
-    let voc_lists = || ["train", "val"].iter().all(|split| root.join(voc_list(split)).is_file());
+    let voc_lists = || ["train", "val"].iter().all(|split| files.is_file(voc_list(split)));
     Ok(match dataset.layout {
         Layout::Nyuv2Bts | Layout::KittiEigen => ListKind::Pinned,
         Layout::Voc2012 if voc_lists() => ListKind::Layout,
@@ -103,56 +103,57 @@ pub fn list_kind(dataset: &Dataset, root: &Path) -> Result<ListKind, DenseError>
 pub(crate) type Names = (Box<str>, Box<str>);
 
 /// Whether the folder has its own two lists.
-fn has_own_lists(root: &Path) -> Result<bool, DenseError> {
-    let [train, val] = ["train.txt", "val.txt"].map(|list| root.join(list).is_file());
+fn has_own_lists(files: &Files) -> Result<bool, DenseError> {
+    let [train, val] = ["train.txt", "val.txt"].map(|list| files.is_file(list));
     if train == val {
         return Ok(train);
     }
     let (there, missing) = if train { ("train.txt", "val.txt") } else { ("val.txt", "train.txt") };
     let problem = PairProblem::OneList { there: there.to_owned(), missing: missing.to_owned() };
-    Err(DenseError::List { root: root.to_owned(), problem })
+    Err(DenseError::List { root: files.root().to_owned(), problem })
 }
 
 /// The pairs of a split, from what decides on them.
 pub(crate) fn listed(
     dataset: &Dataset,
-    root: &Path,
+    files: &Files,
     split: &str,
     kind: ListKind,
     pinned: Option<&PinnedLists>,
 ) -> Result<(ListSource, Vec<Names>), DenseError> {
     match (kind, pinned) {
-        (ListKind::Own, _) => own_list(root, split),
-        (ListKind::Pinned, Some(lists)) => pinned_list(dataset, root, split, lists),
-        _ => by_layout(dataset, root, split),
+        (ListKind::Own, _) => own_list(files, split),
+        (ListKind::Pinned, Some(lists)) => pinned_list(dataset, files, split, lists),
+        _ => by_layout(dataset, files, split),
     }
 }
 
 /// The pairs that `SPLIT.txt` in the data folder names.
-fn own_list(root: &Path, split: &str) -> Result<(ListSource, Vec<Names>), DenseError> {
+fn own_list(files: &Files, split: &str) -> Result<(ListSource, Vec<Names>), DenseError> {
     let list = format!("{split}.txt");
-    let fail = |problem| DenseError::List { root: root.to_owned(), problem };
-    let text = fs::read_to_string(root.join(&list)).map_err(|error| {
+    let fail = |problem| DenseError::List { root: files.root().to_owned(), problem };
+    let text = files.text(&list).map_err(|error| {
         fail(PairProblem::Unreadable { list: list.clone(), reason: error.to_string() })
     })?;
-    let pairs = lines(root, (&list, &root.join(&list)), &text)?;
+    let pairs = lines(files.root(), (&list, &files.place(&list)), &text)?;
     Ok((ListSource::Own { list }, pairs))
 }
 
 /// The pairs that a published list names.
 fn pinned_list(
     dataset: &Dataset,
-    root: &Path,
+    files: &Files,
     split: &str,
     lists: &PinnedLists,
 ) -> Result<(ListSource, Vec<Names>), DenseError> {
     let Some(entry) = dataset.list.pinned.get(split) else {
-        return Err(lists_needed(dataset, root));
+        return Err(lists_needed(dataset, files));
     };
     let text = if split == "train" { &lists.train } else { &lists.val };
-    let mut pairs = lines(root, (&entry.url, Path::new(&entry.url)), text)?;
+    let mut pairs = lines(files.root(), (&entry.url, Path::new(&entry.url)), text)?;
     if dataset.layout == Layout::Voc2012 {
-        let masks = voc_masks(dataset, root, split, pairs.iter().map(|(_, mask)| file_name(mask)))?;
+        let masks =
+            voc_masks(dataset, files, split, pairs.iter().map(|(_, mask)| file_name(mask)))?;
         for (_, mask) in &mut pairs {
             *mask = format!("{masks}/{}", file_name(mask)).into();
         }
@@ -200,7 +201,7 @@ fn is_inside(path: &str) -> bool {
 /// The pairs of a split without lists of the folder's own and published ones.
 fn by_layout(
     dataset: &Dataset,
-    root: &Path,
+    files: &Files,
     split: &str,
 ) -> Result<(ListSource, Vec<Names>), DenseError> {
     let train = split == "train";
@@ -208,31 +209,32 @@ fn by_layout(
         Layout::ImageFolder | Layout::Demonstrations => {
             Err(DenseError::NotPaired { dataset: dataset.name.clone() })
         }
-        Layout::Nyuv2Bts | Layout::KittiEigen => Err(lists_needed(dataset, root)),
+        Layout::Nyuv2Bts | Layout::KittiEigen => Err(lists_needed(dataset, files)),
         Layout::Ade20k => {
             let folder = if train { "training" } else { "validation" };
             let images = format!("images/{folder}");
-            let pairs = content(dataset, root, (&images, "jpg"), &format!("annotations/{folder}"))?;
+            let pairs =
+                content(dataset, files, (&images, "jpg"), &format!("annotations/{folder}"))?;
             Ok((ListSource::Content { folder: images }, pairs))
         }
         Layout::Loveda => {
             let folder = if train { "Train" } else { "Val" };
             // The archives hold a folder of their own name.
             let nested = format!("{folder}/{folder}");
-            let folder = if root.join(&nested).is_dir() { nested } else { folder.to_owned() };
+            let folder = if files.is_dir(&nested) { nested } else { folder.to_owned() };
             let mut pairs = Vec::new();
             for scene in ["Rural", "Urban"] {
                 let images = format!("{folder}/{scene}/images_png");
                 let masks = format!("{folder}/{scene}/masks_png");
-                pairs.extend(content(dataset, root, (&images, "png"), &masks)?);
+                pairs.extend(content(dataset, files, (&images, "png"), &masks)?);
             }
             Ok((ListSource::Content { folder }, pairs))
         }
         Layout::Voc2012 => {
             let list = voc_list(split).to_owned();
-            let names = names(dataset, root, &list)?;
-            let files: Vec<String> = names.iter().map(|name| format!("{name}.png")).collect();
-            let masks = voc_masks(dataset, root, split, files.iter().map(String::as_str))?;
+            let names = names(dataset, files, &list)?;
+            let masks: Vec<String> = names.iter().map(|name| format!("{name}.png")).collect();
+            let masks = voc_masks(dataset, files, split, masks.iter().map(String::as_str))?;
             let pair = |name: &String| -> Names {
                 (format!("JPEGImages/{name}.jpg").into(), format!("{masks}/{name}.png").into())
             };
@@ -252,64 +254,63 @@ fn voc_list(split: &str) -> &'static str {
 /// were added to it, which is looked at here because nothing else would say why they are missing.
 fn voc_masks<'a>(
     dataset: &Dataset,
-    root: &Path,
+    files: &Files,
     split: &str,
-    files: impl Iterator<Item = &'a str>,
+    masks: impl Iterator<Item = &'a str>,
 ) -> Result<&'static str, DenseError> {
     const AUGMENTED: &str = "SegmentationClassAug";
     const OFFICIAL: &str = "SegmentationClass";
-    if root.join(AUGMENTED).is_dir() {
+    if files.is_dir(AUGMENTED) {
         return Ok(AUGMENTED);
     }
-    let folder = root.join(OFFICIAL);
-    if !folder.is_dir() {
-        return Err(missing(dataset, root, AUGMENTED));
+    if !files.is_dir(OFFICIAL) {
+        return Err(missing(dataset, files, AUGMENTED));
     }
     if split == "train" {
         let (mut listed, mut missing, mut first) = (0, 0, None);
-        for file in files {
+        for file in masks {
             listed += 1;
-            if !folder.join(file).is_file() {
+            if !files.is_file(&format!("{OFFICIAL}/{file}")) {
                 missing += 1;
                 first.get_or_insert_with(|| format!("{OFFICIAL}/{file}"));
             }
         }
         if let Some(first) = first {
-            let root = root.to_owned();
+            let root = files.root().to_owned();
             return Err(DenseError::AugmentedMasks { root, listed, missing, first });
         }
     }
     Ok(OFFICIAL)
 }
 
-fn lists_needed(dataset: &Dataset, root: &Path) -> DenseError {
+fn lists_needed(dataset: &Dataset, files: &Files) -> DenseError {
     let file = |split: &str| {
         let lines = dataset.splits.get(split).copied().unwrap_or_default();
         format!("{split}.txt with {lines} lines")
     };
     DenseError::ListsNeeded {
         dataset: dataset.name.clone(),
-        root: root.to_owned(),
+        root: files.root().to_owned(),
         files: format!("{} and {}", file("train"), file("val")),
         notes: dataset.list.notes.clone(),
     }
 }
 
-fn missing(dataset: &Dataset, root: &Path, path: &str) -> DenseError {
+fn missing(dataset: &Dataset, files: &Files, path: &str) -> DenseError {
     DenseError::Missing {
         dataset: dataset.name.clone(),
-        path: root.join(path),
+        path: files.place(path),
         layout: dataset.layout_on_disk.trim_end().to_owned(),
     }
 }
 
 /// A list of one name a line.
-fn names(dataset: &Dataset, root: &Path, list: &str) -> Result<Vec<String>, DenseError> {
-    let path = root.join(list);
-    let text = match fs::read_to_string(&path) {
+fn names(dataset: &Dataset, files: &Files, list: &str) -> Result<Vec<String>, DenseError> {
+    let path = files.place(list);
+    let text = match files.text(list) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(missing(dataset, root, list));
+            return Err(missing(dataset, files, list));
         }
         Err(source) => return Err(DataError::Io { path, source }.into()),
     };
@@ -322,7 +323,7 @@ fn names(dataset: &Dataset, root: &Path, list: &str) -> Result<Vec<String>, Dens
     }
     if names.is_empty() {
         let problem = PairProblem::Empty { list: list.to_owned() };
-        return Err(DenseError::List { root: root.to_owned(), problem });
+        return Err(DenseError::List { root: files.root().to_owned(), problem });
     }
     Ok(names)
 }
@@ -331,24 +332,24 @@ fn names(dataset: &Dataset, root: &Path, list: &str) -> Result<Vec<String>, Dens
 /// is an error here, an image without a mask where the files are looked at.
 fn content(
     dataset: &Dataset,
-    root: &Path,
+    files: &Files,
     (images, extension): (&str, &'static str),
     masks: &str,
 ) -> Result<Vec<Names>, DenseError> {
-    let stems = stems(dataset, root, images, extension)?;
+    let stems = stems(dataset, files, images, extension)?;
     if stems.is_empty() {
-        return Err(DenseError::Empty { folder: root.join(images), extension });
+        return Err(DenseError::Empty { folder: files.place(images), extension });
     }
     let pair = |stem: &str| -> Names {
         (format!("{images}/{stem}.{extension}").into(), format!("{masks}/{stem}.png").into())
     };
-    let without_image = self::stems(dataset, root, masks, "png")?
+    let without_image = self::stems(dataset, files, masks, "png")?
         .into_iter()
         .find(|stem| stems.binary_search(stem).is_err());
     if let Some(stem) = without_image {
         let (image, target) = pair(&stem);
         return Err(DenseError::PairIncomplete {
-            root: root.to_owned(),
+            root: files.root().to_owned(),
             named_by: masks.to_owned(),
             image,
             target,
@@ -361,21 +362,15 @@ fn content(
 /// Sorted names of the files with an extension, without it.
 fn stems(
     dataset: &Dataset,
-    root: &Path,
+    files: &Files,
     folder: &str,
     extension: &str,
 ) -> Result<Vec<String>, DenseError> {
-    let path = root.join(folder);
-    if !path.is_dir() {
-        return Err(missing(dataset, root, folder));
+    if !files.is_dir(folder) {
+        return Err(missing(dataset, files, folder));
     }
-    let fail = |source| DataError::Io { path: path.clone(), source };
     let mut stems = Vec::new();
-    for entry in fs::read_dir(&path).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(DataError::NotUnicode { path: entry.path() }.into());
-        };
+    for name in files.entries(folder)?.files {
         // Names with a leading dot are what systems and tools leave beside the data.
         let stem = name.strip_suffix(extension).and_then(|stem| stem.strip_suffix('.'));
         stems.extend(

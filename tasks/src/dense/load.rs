@@ -1,6 +1,6 @@
 //! From the files of a pair to pixels and metres or classes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3, s};
 use rayon::prelude::*;
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DenseError, Pair, PairedSet};
 use crate::data::Dataset;
-use crate::image::{decode, decode_gray16, decode_mask, png_size};
+use crate::files::Files;
+use crate::image::{decode_gray16_in, decode_in, decode_mask_in, png_size_in};
 
 /// Label of a pixel that counts neither as target nor as prediction, on disk in the shifted form
 /// and always in memory.
@@ -72,15 +73,16 @@ impl LabelForm {
     /// neither is anywhere, [`DenseError::Image`] for a mask that cannot be read.
     pub fn detect(set: &PairedSet, dataset: &Dataset) -> Result<Self, DenseError> {
         let classes = dataset.classes.unwrap_or_default();
+        let place = |(files, path): (&Files, &str)| -> PathBuf { files.place(path) };
         let masks: Vec<_> = [&set.train, &set.val]
             .into_iter()
-            .flat_map(|split| split.pairs().iter().map(|pair| split.root().join(&*pair.target)))
+            .flat_map(|split| split.pairs().iter().map(|pair| (split.files(), &*pair.target)))
             .collect();
         for masks in masks.chunks(SCAN) {
             let seen: Vec<(bool, bool)> = masks
                 .par_iter()
-                .map(|path| {
-                    let mask = decode_mask(path)?;
+                .map(|(files, path)| {
+                    let mask = decode_mask_in(files, path)?;
                     let holds =
                         |value: usize| mask.iter().any(|&label| usize::from(label) == value);
                     Ok((holds(usize::from(IGNORE)), holds(classes)))
@@ -96,9 +98,9 @@ impl LabelForm {
                 (Some(shifted), Some(original)) => {
                     return Err(DenseError::LabelsMixed {
                         dataset: dataset.name.clone(),
-                        shifted: masks[shifted].clone(),
+                        shifted: place(masks[shifted]),
                         ignore: IGNORE,
-                        original: masks[original].clone(),
+                        original: place(masks[original]),
                         last: classes,
                     });
                 }
@@ -159,7 +161,7 @@ pub enum TargetForm {
     },
 }
 
-/// Reads a pair: RGB `[H, W, 3]` and its target `[H, W]`, both without the `border` that is cut off
+/// Reads a pair from the files of its split: RGB `[H, W, 3]` and its target `[H, W]`, both without the `border` that is cut off
 /// (`[top, bottom, left, right]` of what is kept, ends exclusive).
 ///
 /// # Errors
@@ -168,16 +170,15 @@ pub enum TargetForm {
 /// [`DenseError::SizesDiffer`], [`DenseError::Label`] for a label that is no class,
 /// [`DenseError::Border`].
 pub fn load(
-    root: &Path,
+    files: &Files,
     pair: &Pair,
     border: Option<[usize; 4]>,
     form: TargetForm,
 ) -> Result<(Array3<u8>, Target), DenseError> {
-    let path = root.join(&*pair.image);
-    let image = decode(&path)?;
+    let image = decode_in(files, &pair.image)?;
     let (height, width, _) = image.dim();
-    let [top, bottom, left, right] = kept(&path, (height, width), border)?;
-    let target = read_target(root, pair, border, form, Some((height, width)))?;
+    let [top, bottom, left, right] = kept(&files.place(&pair.image), (height, width), border)?;
+    let target = read_target(files, pair, border, form, Some((height, width)))?;
     let image = match border {
         Some(_) => image.slice(s![top..bottom, left..right, ..]).to_owned(),
         None => image,
@@ -191,12 +192,12 @@ pub fn load(
 ///
 /// As [`load`], of the target's file.
 pub fn load_target(
-    root: &Path,
+    files: &Files,
     pair: &Pair,
     border: Option<[usize; 4]>,
     form: TargetForm,
 ) -> Result<Target, DenseError> {
-    read_target(root, pair, border, form, None)
+    read_target(files, pair, border, form, None)
 }
 
 /// Height and width that [`load`] gives, from the header of the target's file.
@@ -205,12 +206,12 @@ pub fn load_target(
 ///
 /// [`DenseError::Image`], [`DenseError::Border`].
 pub fn size(
-    root: &Path,
+    files: &Files,
     pair: &Pair,
     border: Option<[usize; 4]>,
 ) -> Result<(usize, usize), DenseError> {
-    let path = root.join(&*pair.target);
-    let [top, bottom, left, right] = kept(&path, png_size(&path)?, border)?;
+    let size = png_size_in(files, &pair.target)?;
+    let [top, bottom, left, right] = kept(&files.place(&pair.target), size, border)?;
     Ok((bottom - top, right - left))
 }
 
@@ -229,30 +230,30 @@ fn kept(
 }
 
 fn read_target(
-    root: &Path,
+    files: &Files,
     pair: &Pair,
     border: Option<[usize; 4]>,
     form: TargetForm,
     expected: Option<(usize, usize)>,
 ) -> Result<Target, DenseError> {
-    let path = root.join(&*pair.target);
+    let path = files.place(&pair.target);
     let same_size = |found: (usize, usize)| match expected {
         Some(expected) if expected != found => {
-            let (image, target) = (root.join(&*pair.image), path.clone());
+            let (image, target) = (files.place(&pair.image), path.clone());
             Err(DenseError::SizesDiffer { image, target, expected, found })
         }
         _ => kept(&path, found, border),
     };
     match form {
         TargetForm::Depth { steps_per_metre } => {
-            let stored = decode_gray16(&path)?;
+            let stored = decode_gray16_in(files, &pair.target)?;
             let [top, bottom, left, right] = same_size(stored.dim())?;
             let steps = steps_per_metre as f32;
             let kept = stored.slice(s![top..bottom, left..right]);
             Ok(Target::Depth(kept.mapv(|value| f32::from(value) / steps)))
         }
         TargetForm::Labels { form, classes } => {
-            let mut labels = decode_mask(&path)?;
+            let mut labels = decode_mask_in(files, &pair.target)?;
             let [top, bottom, left, right] = same_size(labels.dim())?;
             let table: [Option<u8>; 256] =
                 std::array::from_fn(|label| form.read(label as u8, classes));

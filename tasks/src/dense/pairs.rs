@@ -1,9 +1,7 @@
 //! The samples of a dense data set.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use schema::{Fingerprint, SplitRecord};
@@ -11,6 +9,7 @@ use schema::{Fingerprint, SplitRecord};
 use super::find::{self, ListSource, Names, PinnedLists};
 use super::{DenseError, LabelForm, TargetForm};
 use crate::data::{DataError, Dataset};
+use crate::files::Files;
 use crate::random::shuffled;
 
 /// One image and its depth map or mask.
@@ -29,7 +28,7 @@ pub struct Pair {
 /// One split of a dense data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairSplit {
-    root: PathBuf,
+    files: Files,
     split: &'static str,
     source: ListSource,
     pairs: Vec<Pair>,
@@ -38,20 +37,20 @@ pub struct PairSplit {
 
 impl PairSplit {
     fn new(
-        root: &Path,
+        files: &Files,
         split: &'static str,
         (source, names): (ListSource, Vec<Names>),
     ) -> Result<Self, DenseError> {
         let pairs: Vec<Pair> = names
             .into_par_iter()
             .enumerate()
-            .map(|(index, names)| stat(root, names, || source.place(index)))
+            .map(|(index, names)| stat(files, names, || source.place(index)))
             // The first in order, however many there are.
             .collect::<Vec<_>>()
             .into_iter()
             .collect::<Result<_, _>>()?;
         let found = pairs.len();
-        Ok(Self { root: root.to_owned(), split, source, pairs, found })
+        Ok(Self { files: files.clone(), split, source, pairs, found })
     }
 
     /// Keeps `n` pairs: the first `n` after a shuffle seeded with `seed` and the split's name, back
@@ -70,7 +69,12 @@ impl PairSplit {
 
     /// The data folder.
     pub fn root(&self) -> &Path {
-        &self.root
+        self.files.root()
+    }
+
+    /// What it is read from; the paths of pairs are its own.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// `train` or `val`.
@@ -151,8 +155,8 @@ impl PairedSet {
     /// # Errors
     ///
     /// [`DenseError`]; a pair of which a file is missing is one.
-    pub fn open(dataset: &Dataset, root: &Path) -> Result<Self, DenseError> {
-        Self::open_with(dataset, root, None)
+    pub fn open(dataset: &Dataset, files: impl Into<Files>) -> Result<Self, DenseError> {
+        Self::open_with(dataset, files, None)
     }
 
     /// [`open`](Self::open), with the published lists for the folders that need them, which
@@ -164,18 +168,20 @@ impl PairedSet {
     /// As [`open`](Self::open).
     pub fn open_with(
         dataset: &Dataset,
-        root: &Path,
+        files: impl Into<Files>,
         pinned: Option<&PinnedLists>,
     ) -> Result<Self, DenseError> {
-        if !root.is_dir() {
-            return Err(DataError::RootMissing { root: root.to_owned() }.into());
+        let files = &files.into();
+        if !files.exist() {
+            return Err(DataError::RootMissing { root: files.root().to_owned() }.into());
         }
         if dataset.depth.is_none() && dataset.labels.is_none() {
             return Err(DenseError::NotPaired { dataset: dataset.name.clone() });
         }
-        let kind = find::list_kind(dataset, root)?;
-        let open =
-            |split| PairSplit::new(root, split, find::listed(dataset, root, split, kind, pinned)?);
+        let kind = find::list_kind(dataset, files)?;
+        let open = |split| {
+            PairSplit::new(files, split, find::listed(dataset, files, split, kind, pinned)?)
+        };
         Ok(Self { train: open("train")?, val: open("val")? })
     }
 
@@ -261,25 +267,20 @@ impl PairedSet {
 
 /// Sizes of both files.
 fn stat(
-    root: &Path,
+    files: &Files,
     (image, target): Names,
     named_by: impl Fn() -> String,
 ) -> Result<Pair, DenseError> {
-    let bytes = |name: &str, what: &'static str| {
-        let path = root.join(name);
-        match fs::metadata(&path) {
-            Ok(file) if file.is_file() => Ok(file.len()),
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(DataError::Io { path, source }.into())
-            }
-            _ => Err(DenseError::PairIncomplete {
-                root: root.to_owned(),
-                named_by: named_by(),
-                image: image.clone(),
-                target: target.clone(),
-                missing: what,
-            }),
-        }
+    let bytes = |name: &str, what: &'static str| match files.size(name) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Err(source) => Err(DataError::Io { path: files.place(name), source }.into()),
+        Ok(None) => Err(DenseError::PairIncomplete {
+            root: files.root().to_owned(),
+            named_by: named_by(),
+            image: image.clone(),
+            target: target.clone(),
+            missing: what,
+        }),
     };
     let (image_bytes, target_bytes) = (bytes(&image, "image")?, bytes(&target, "target")?);
     Ok(Pair { image, target, image_bytes, target_bytes })

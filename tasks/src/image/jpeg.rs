@@ -24,11 +24,22 @@ const MESSAGE_LENGTH: usize = 200;
 /// Decodes to `[H, W, 3]`. Grey is repeated over the channels; four components are inverted CMYK, as
 /// Adobe writes it.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Array3<u8>, ImageError> {
-    let decompressor = Decompressor::new(bytes);
-    match catch_unwind(AssertUnwindSafe(|| decompressor.run(path))) {
-        Ok(result) => result,
-        Err(payload) => Err(fatal(payload, path)),
+    #[cfg(target_arch = "x86_64")]
+    if let Some(image) = attempt(bytes, path, |decompressor| decompressor.usual(path))? {
+        return Ok(image);
     }
+    attempt(bytes, path, |decompressor| decompressor.run(path))
+}
+
+/// What `of` makes of the bytes with a decompressor of its own, or libjpeg's fatal error.
+fn attempt<T>(
+    bytes: &[u8],
+    path: &Path,
+    of: impl FnOnce(&Decompressor<'_>) -> Result<T, ImageError>,
+) -> Result<T, ImageError> {
+    let decompressor = Decompressor::new(bytes);
+    catch_unwind(AssertUnwindSafe(|| of(&decompressor)))
+        .unwrap_or_else(|payload| Err(fatal(payload, path)))
 }
 
 /// What [`error_exit`] throws.
@@ -87,13 +98,13 @@ impl<'a> Decompressor<'a> {
         }
     }
 
-    fn run(&self, path: &Path) -> Result<Array3<u8>, ImageError> {
-        let truncated = |at: String| ImageError::Truncated {
-            path: path.to_owned(),
-            format: Format::Jpeg,
-            bytes: self.bytes.len(),
-            at,
-        };
+    fn truncated(&self, at: String, path: &Path) -> ImageError {
+        let (path, format) = (path.to_owned(), Format::Jpeg);
+        ImageError::Truncated { path, format, bytes: self.bytes.len(), at }
+    }
+
+    /// Creates the decompressor, reads the header and checks the size.
+    fn start(&self, path: &Path) -> Result<&mut sys::jpeg_decompress_struct, ImageError> {
         // SAFETY: `self.info` is a live allocation that only this thread and libjpeg use, and
         // nothing else borrows it while `run` is on the stack; the callbacks, called by libjpeg
         // below us, get it from libjpeg. `errors` and `source` outlive it (see `drop`).
@@ -108,9 +119,24 @@ impl<'a> Decompressor<'a> {
         };
         // SAFETY: `info` was created above and its source is set.
         if unsafe { sys::jpeg_read_header(info, 1) } != 1 {
-            return Err(truncated("in the header".to_owned()));
+            return Err(self.truncated("in the header".to_owned(), path));
         }
         ImageError::check_size(info.image_width, info.image_height, path)?;
+        Ok(info)
+    }
+
+    /// The way of [`super::dct`]; `None` for what it leaves to [`Self::run`].
+    #[cfg(target_arch = "x86_64")]
+    fn usual(&self, path: &Path) -> Result<Option<Array3<u8>>, ImageError> {
+        let info = self.start(path)?;
+        // SAFETY: the header was just read.
+        let pixels = unsafe { super::dct::decode(info) };
+        pixels.map(|pixels| image(info, pixels, path)).transpose()
+    }
+
+    fn run(&self, path: &Path) -> Result<Array3<u8>, ImageError> {
+        let truncated = |at| self.truncated(at, path);
+        let info = self.start(path)?;
         let (space, components) = match info.num_components {
             1 => (JCS_GRAYSCALE, 1),
             3 => (JCS_RGB, 3),
@@ -164,12 +190,21 @@ impl<'a> Decompressor<'a> {
         // a marker that has no place there is still an error, by `error_exit`.
         // SAFETY: all rows have been read.
         unsafe { sys::jpeg_finish_decompress(info) };
-        Array3::from_shape_vec((height, width, 3), out).map_err(|error| ImageError::Corrupt {
-            path: path.to_owned(),
-            format: Format::Jpeg,
-            reason: error.to_string(),
-        })
+        image(info, out, path)
     }
+}
+
+fn image(
+    info: &sys::jpeg_decompress_struct,
+    pixels: Vec<u8>,
+    path: &Path,
+) -> Result<Array3<u8>, ImageError> {
+    let shape = (info.image_height as usize, info.image_width as usize, 3);
+    Array3::from_shape_vec(shape, pixels).map_err(|error| ImageError::Corrupt {
+        path: path.to_owned(),
+        format: Format::Jpeg,
+        reason: error.to_string(),
+    })
 }
 
 impl Drop for Decompressor<'_> {
@@ -245,5 +280,68 @@ unsafe extern "C-unwind" fn skip_input_data(
         let count = usize::try_from(count).unwrap_or(0).min(source.bytes_in_buffer);
         source.next_input_byte = source.next_input_byte.add(count);
         source.bytes_in_buffer -= count;
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64", not(feature = "jpeg-simd")))]
+mod tests {
+    use super::*;
+
+    /// Whole, damaged and of other sizes than they were written with: what the shorter way decodes at all,
+    /// it decodes to libjpeg's pixels, and what either refuses both do.
+    #[test]
+    fn both_ways_give_the_same_pixels() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images/jpeg");
+        let mut paths: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let files: Vec<Vec<u8>> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let (mut usual, mut refused) = (0, 0);
+        for round in 0..16_000 {
+            let mut bytes = files[round % files.len()].clone();
+            let frame = bytes
+                .windows(2)
+                .position(|w| matches!(w, [0xff, 0xc0..=0xc2 | 0xc9 | 0xca]))
+                .unwrap();
+            if round >= files.len() {
+                // Height and width, one time in two.
+                if random(2) == 0 {
+                    bytes[frame + 5..frame + 9].copy_from_slice(&[
+                        0,
+                        random(70) as u8,
+                        0,
+                        random(70) as u8,
+                    ]);
+                }
+                for _ in 0..random(4) {
+                    let at = frame + 9 + random(bytes.len() - frame - 9);
+                    bytes[at] = random(256) as u8;
+                }
+                if random(8) == 0 {
+                    bytes.truncate(random(bytes.len()));
+                }
+            }
+            let path = &paths[round % files.len()];
+            let plain = attempt(&bytes, path, |decompressor| decompressor.run(path));
+            match attempt(&bytes, path, |decompressor| decompressor.usual(path)) {
+                Ok(Some(image)) => {
+                    usual += 1;
+                    assert!(plain.is_ok_and(|plain| plain == image), "{} {round}", path.display());
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(plain.unwrap_err().to_string(), error.to_string());
+                }
+            }
+        }
+        assert!(usual > 1000 && refused > 1000, "{usual} decoded, {refused} refused");
     }
 }

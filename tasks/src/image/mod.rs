@@ -8,6 +8,8 @@
 //! Two places are stricter than Pillow, and refuse a damaged file instead of filling in: PNG
 //! checksums are verified, and PNG data with missing rows is [`ImageError::Truncated`].
 
+#[cfg(target_arch = "x86_64")]
+mod dct;
 mod error;
 mod jpeg;
 mod png;
@@ -15,9 +17,11 @@ mod prepare;
 mod resize;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3};
+
+use crate::files::Files;
 
 pub use error::{Format, ImageError, MAX_PIXELS};
 pub use prepare::{center_crop, normalise_into, prepare, shorter_side};
@@ -58,6 +62,44 @@ pub fn decode_mask(path: &Path) -> Result<Array2<u8>, ImageError> {
     png::mask(png_bytes(&read(path)?, path)?, path)
 }
 
+/// [`decode`] for a file of a data set.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_in(files: &Files, path: &str) -> Result<Array3<u8>, ImageError> {
+    let (bytes, place) = read_in(files, path)?;
+    decode_at(&bytes, &place)
+}
+
+/// [`decode_gray16`] for a file of a data set.
+///
+/// # Errors
+/// As [`decode_gray16`].
+pub fn decode_gray16_in(files: &Files, path: &str) -> Result<Array2<u16>, ImageError> {
+    let (bytes, place) = read_in(files, path)?;
+    png::gray16(png_bytes(&bytes, &place)?, &place)
+}
+
+/// [`decode_mask`] for a file of a data set.
+///
+/// # Errors
+/// As [`decode_mask`].
+pub fn decode_mask_in(files: &Files, path: &str) -> Result<Array2<u8>, ImageError> {
+    let (bytes, place) = read_in(files, path)?;
+    png::mask(png_bytes(&bytes, &place)?, &place)
+}
+
+/// [`png_size`] for a file of a data set.
+///
+/// # Errors
+/// As [`png_size`].
+pub fn png_size_in(files: &Files, path: &str) -> Result<(usize, usize), ImageError> {
+    let place = files.place(path);
+    let head = files.head(path, HEAD);
+    let head = head.map_err(|source| ImageError::Io { path: place.clone(), source })?;
+    png::size(png_bytes(&head, &place)?, &place)
+}
+
 /// Height and width of a PNG, from its header.
 ///
 /// # Errors
@@ -76,6 +118,14 @@ const HEAD: usize = 64;
 
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|source| ImageError::Io { path: path.to_owned(), source })
+}
+
+fn read_in(files: &Files, path: &str) -> Result<(Vec<u8>, PathBuf), ImageError> {
+    let place = files.place(path);
+    match files.read(path) {
+        Ok(bytes) => Ok((bytes, place)),
+        Err(source) => Err(ImageError::Io { path: place, source }),
+    }
 }
 
 fn decode_at(bytes: &[u8], path: &Path) -> Result<Array3<u8>, ImageError> {

@@ -1,6 +1,6 @@
 //! From decoded pixels to encoder input: the shorter side, the centre crop, normalisation.
 
-use ndarray::{Array3, ArrayView3, Axis, s};
+use ndarray::{Array3, ArrayView3, s};
 use schema::ImageStage;
 
 use super::resize::{Region, resize, resize_region};
@@ -78,16 +78,17 @@ pub fn normalise_into(image: ArrayView3<'_, u8>, mean: [f32; 3], std: [f32; 3], 
     if out.is_empty() {
         return;
     }
-    let planes = out.chunks_exact_mut(height * width);
-    for (channel, plane) in planes.enumerate() {
-        let table: [f32; 256] =
-            std::array::from_fn(|x| (x as f32 / 255.0 - mean[channel]) / std[channel]);
-        let values = image.index_axis(Axis(2), channel);
-        for (row, line) in values.rows().into_iter().zip(plane.chunks_exact_mut(width)) {
-            for (&value, target) in row.iter().zip(line) {
-                *target = table[usize::from(value)];
-            }
-        }
+    let (red, rest) = out.split_at_mut(height * width);
+    let (green, blue) = rest.split_at_mut(height * width);
+    let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
+        std::array::from_fn(|x| (x as f32 / 255.0 - mean[channel]) / std[channel])
+    });
+    let image = image.as_standard_layout();
+    let pixels = image.as_slice().unwrap_or_default().as_chunks::<3>().0;
+    for (((&[r, g, b], red), green), blue) in pixels.iter().zip(red).zip(green).zip(blue) {
+        *red = tables[0][usize::from(r)];
+        *green = tables[1][usize::from(g)];
+        *blue = tables[2][usize::from(b)];
     }
 }
 

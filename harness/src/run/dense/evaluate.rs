@@ -82,10 +82,10 @@ impl Validator<'_> {
         for pair in &val.pairs()[images.clone()] {
             let border = protocol.sample.border;
             if tokens.is_some() {
-                targets.push(load_target(val.root(), pair, border, form)?);
+                targets.push(load_target(val.files(), pair, border, form)?);
                 continue;
             }
-            let (image, target) = load(val.root(), pair, border, form)?;
+            let (image, target) = load(val.files(), pair, border, form)?;
             let mut normalised = vec![0f32; image.len()];
             normalise_into(image.view(), form, &protocol.sample, &mut normalised);
             pixels.push(normalised);

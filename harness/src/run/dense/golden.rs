@@ -125,6 +125,8 @@ fn opened(set: &str) -> Opened {
         classes: dataset.classes.unwrap_or(0),
         labels: None,
         sample: false,
+        container: None,
+        accepted: Vec::new(),
     };
     Opened { dataset, set, limit: None, form, record, notes: Vec::new(), stream_seed: 0 }
 }

@@ -27,8 +27,9 @@ use schema::{
     BackboneRecord, DataRecord, DenseProtocol, Direction, EpochRecord, Fingerprint, ListKind,
     MetricValue, Protocol, RunPlan, SampleRows, Selection, Stages,
 };
-use tasks::data::{Dataset, Registry};
+use tasks::data::Dataset;
 use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
+use tasks::files::Files;
 
 use super::RunError;
 use super::cell::{Cell, Settings};
@@ -105,32 +106,28 @@ pub(super) fn metrics(curve: &[EpochRecord]) -> Vec<MetricValue> {
 /// Lists the data (fetching the published lists where those decide and are not kept yet), settles
 /// how its targets are stored, and cuts it to `limit` samples a split.
 pub(super) fn open(
-    name: &str,
-    root: &Path,
+    dataset: &Dataset,
+    files: &Files,
     (request, settings): (&Request, &Settings),
     reporter: &Reporter,
 ) -> Result<Opened, RunError> {
-    let registry = Registry::builtin()?;
-    let Some(dataset) = registry.get(name) else {
-        return Err(RunError::NoData { name: name.to_owned(), folder: root.to_path_buf() });
-    };
-    let pinned = match list_kind(dataset, root)? {
+    let pinned = match list_kind(dataset, files)? {
         ListKind::Pinned => {
             let options = ListOptions::from_env(request.source.offline);
             lists::obtain(dataset, &locate::cache(), &options, reporter)?
         }
         _ => None,
     };
-    let set = PairedSet::open_with(dataset, root, pinned.as_ref())?;
+    let set = PairedSet::open_with(dataset, files, pinned.as_ref())?;
     let form = set.target_form(dataset, request.labels)?;
-    let sample = tasks::sample::is_sample(root).is_some();
+    let sample = tasks::sample::is_sample(files.root()).is_some();
     let mut splits = set.records(dataset);
     if sample {
         splits.values_mut().for_each(|split| split.published = None);
     }
     let record = DataRecord {
-        name: name.to_owned(),
-        root: root.display().to_string(),
+        name: dataset.name.clone(),
+        root: files.root().display().to_string(),
         fingerprint: set.fingerprint(),
         splits,
         classes: dataset.classes.unwrap_or(0),
@@ -139,6 +136,8 @@ pub(super) fn open(
             TargetForm::Depth { .. } => None,
         },
         sample,
+        container: files.container().map(str::to_owned),
+        accepted: Vec::new(),
     };
     let notes = if sample { Vec::new() } else { set.notes(dataset) };
     let larger = |limit: &usize| *limit < set.train.pairs().len().max(set.val.pairs().len());

@@ -39,7 +39,7 @@ pub(super) fn write(
 ) -> Result<(), Problem> {
     let val = &data.set.val;
     let Some(pair) = val.pairs().get(place) else { return Ok(()) };
-    let (image, truth) = load(val.root(), pair, protocol.sample.border, data.form)?;
+    let (image, truth) = load(val.files(), pair, protocol.sample.border, data.form)?;
     let title = format!("{run}: {}", pair.image);
     let caption = caption(rows, place);
     let png = draw(&title, &caption, image.view(), data, protocol, (&truth, predicted))?;

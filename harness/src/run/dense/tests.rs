@@ -77,6 +77,8 @@ impl World {
             classes: 0,
             labels: None,
             sample: true,
+            container: None,
+            accepted: Vec::new(),
         };
         let set = PairedSet { train: whole.train.take(8, 0), val: whole.val.take(3, 0) };
         let data = Opened {

@@ -22,7 +22,7 @@ use crate::device;
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::run::RunError;
-use crate::stream::ordered;
+use crate::stream::{READAHEAD, ordered};
 
 /// A checkpoint is written at the end of every epoch and, within one, at least this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
@@ -236,13 +236,17 @@ impl<'s> Stream<'s> {
         let draws = Draws::new(seed, name);
         let indices: Vec<usize> =
             (from..to).filter_map(|g| order.step((g % steps) as usize)).flatten().collect();
-        let root = self.data.set.train.root();
+        let files = self.data.set.train.files();
         let make = |i: usize| -> Result<Crop, DenseError> {
+            if let Some(later) = indices.get(i + READAHEAD).map(|&later| &pairs[later]) {
+                files.prefetch(&later.image);
+                files.prefetch(&later.target);
+            }
             let index = indices[i];
             let pair = &pairs[index];
-            let (image, target) = dense::load(root, pair, sample.border, self.data.form)?;
+            let (image, target) = dense::load(files, pair, sample.border, self.data.form)?;
             let draw = draws.at(epoch, index, target.dim(), sample);
-            let file = root.join(&*pair.image);
+            let file = files.place(&pair.image);
             let (image, target) = train_sample(&file, image.view(), &target, &draw, sample)?;
             let mut pixels = vec![0f32; image.len()];
             normalise_into(image.view(), self.data.form, sample, &mut pixels);

@@ -29,7 +29,7 @@ impl Windows {
         micro_batch: usize,
     ) -> Result<Self, DenseError> {
         let val = &data.set.val;
-        let sizes = val.pairs().par_iter().map(|pair| size(val.root(), pair, sample.border));
+        let sizes = val.pairs().par_iter().map(|pair| size(val.files(), pair, sample.border));
         // The first error in order, however many there are.
         let sizes = sizes.collect::<Vec<_>>().into_iter().collect::<Result<_, _>>()?;
         Ok(Self::new(sizes, evaluation, micro_batch))
@@ -78,7 +78,7 @@ impl Windows {
     ) -> Result<usize, DenseError> {
         let val = &data.set.val;
         let Some(first) = val.pairs().first() else { return Ok(0) };
-        let (height, width) = size(val.root(), first, sample.border)?;
+        let (height, width) = size(val.files(), first, sample.border)?;
         Ok(val.pairs().len() * windows(height, width, evaluation.window, evaluation.stride).len())
     }
 

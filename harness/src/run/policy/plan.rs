@@ -264,6 +264,8 @@ fn record(name: &str, root: &Path, lessons: &[Lesson], sample: bool) -> DataReco
         classes: 0,
         labels: None,
         sample,
+        container: None,
+        accepted: Vec::new(),
     }
 }
 

@@ -1,0 +1,254 @@
+//! Every kind of archive has the same files.
+
+use std::fs;
+use std::path::Path;
+
+use pixio_eval_tasks::archive::{ArchiveError, Archives};
+use pixio_eval_tasks::data::{Container, InPlace};
+use tempfile::tempdir;
+
+use super::make::{
+    ZipMember, assert_same, contents, images, in_place, noise, open, tar_of, write, write_shards,
+    zip, zip_of,
+};
+use super::make_parquet::{self, forms};
+use super::parquet::rows;
+
+/// The same files in a folder, by a name of the layout.
+fn layouts() -> Vec<(String, Container, Box<dyn Fn(&Path)>)> {
+    let files = images();
+    let mut layouts: Vec<(String, Container, Box<dyn Fn(&Path)>)> = Vec::new();
+    let mut add = |name: &str, container, write: Box<dyn Fn(&Path)>| {
+        layouts.push((name.to_owned(), container, write));
+    };
+    let all = files.clone();
+    add("zip", Container::Zip, Box::new(move |root| write(root, "all.zip", &zip_of(&all))));
+    let halves = files.clone();
+    add(
+        "zips",
+        Container::Zip,
+        Box::new(move |root| {
+            write(root, "Train.zip", &zip_of(&halves[..6]));
+            write(root, "Val.zip", &zip_of(&halves[6..]));
+        }),
+    );
+    let all = files.clone();
+    add("tar", Container::Tar, Box::new(move |root| write(root, "all.tar", &tar_of(&all))));
+    let halves = files.clone();
+    add(
+        "tars",
+        Container::Tar,
+        Box::new(move |root| {
+            write(root, "a.tar", &tar_of(&halves[4..]));
+            write(root, "b.tar", &tar_of(&halves[..4]));
+        }),
+    );
+    let all = files.clone();
+    add("shards", Container::Webdataset, Box::new(move |root| write_shards(root, &all, 4)));
+    for form in forms() {
+        let all = files.clone();
+        let name = format!("{form:?}");
+        add(
+            &name,
+            Container::Parquet,
+            Box::new(move |root| {
+                for (split, name) in [("train", "train"), ("val", "validation")] {
+                    for (i, rows) in rows(&all, split).chunks(9).enumerate() {
+                        let name = format!("data/{name}-{i:05}-of-00002.parquet");
+                        write(root, &name, &make_parquet::file(rows, form));
+                    }
+                }
+            }),
+        );
+    }
+    layouts
+}
+
+#[test]
+fn every_kind_of_archive_has_the_same_files() {
+    let files = images();
+    for (name, container, write) in layouts() {
+        let root = tempdir().unwrap();
+        write(root.path());
+        let archives = open(root.path(), container).unwrap();
+        assert_eq!(archives.container(), container);
+        assert_same(&contents(&archives), &files, &name);
+        for (i, (path, content)) in files.iter().enumerate() {
+            assert_eq!(archives.size(i), content.len() as u64, "{name}: {path}");
+            assert_eq!(archives.find(path), Some(i), "{name}: {path}");
+            for head in [0, 1, 100, 66_000, 1 << 20] {
+                let expected = &content[..head.min(content.len())];
+                assert!(archives.head(i, head).unwrap() == expected, "{name}: {path}: {head}");
+            }
+            archives.prefetch(i);
+            assert!(archives.place(i).ends_with(path), "{name}: {path}");
+            assert!(archives.place(i).starts_with(fs::canonicalize(root.path()).unwrap()));
+        }
+        // From the index, without listing.
+        let cache = root.path().join("cache");
+        let again =
+            Archives::open(root.path(), &in_place(container, ""), &cache, &|_, _| panic!("listed"));
+        assert_same(&contents(&again.unwrap().unwrap()), &files, &name);
+    }
+}
+
+#[test]
+fn members_are_found_by_path_and_by_folder() {
+    let root = tempdir().unwrap();
+    let paths = ["a", "a-b/x", "a/b/x", "a/b/y", "a/c", "a0", "b/x", "é/ü"];
+    let files: Vec<_> = paths.map(|path| (path.to_owned(), path.as_bytes().to_vec())).into();
+    write(root.path(), "all.tar", &tar_of(&files));
+    let archives = open(root.path(), Container::Tar).unwrap();
+    let below = |folder| archives.below(folder).map(|i| archives.path(i)).collect::<Vec<_>>();
+    assert_eq!(below(""), paths);
+    assert_eq!(below("a"), ["a/b/x", "a/b/y", "a/c"]);
+    assert_eq!(below("a/b"), ["a/b/x", "a/b/y"]);
+    assert_eq!(below("é"), ["é/ü"]);
+    for none in ["a/b/x", "c", "0", "zzz", "a/"] {
+        assert!(archives.below(none).is_empty(), "{none}");
+    }
+    for none in ["", "A", "a/b", "a/b/z", "é"] {
+        assert_eq!(archives.find(none), None, "{none}");
+    }
+    assert!(matches!(archives.read(8), Err(ArchiveError::Archive { .. })));
+    assert_eq!((archives.path(8), archives.size(8)), ("", 0));
+}
+
+#[test]
+fn a_leading_folder_is_left_out_and_litter_is_passed_over() {
+    let root = tempdir().unwrap();
+    let member = |name: &str| ZipMember::new(name, name.as_bytes());
+    let link = ZipMember { mode: 0o120_777, ..member("Set/link") };
+    let mut names = vec![link];
+    for name in ["Set/", "Set/a/", "Set/a/x", "./Set/y", "__MACOSX/Set/a/._x", "Set/.DS_Store"] {
+        names.push(member(name));
+    }
+    names.push(member("Settings"));
+    write(root.path(), "set.zip", &zip(&names));
+    write(root.path(), "._set.zip", b"what macOS leaves");
+    let open = |root: &Path, strip| {
+        let in_place = in_place(Container::Zip, strip);
+        let cache = root.join("../cache");
+        Archives::open(root, &in_place, &cache, &|_, _| true).unwrap().unwrap()
+    };
+    let archives = open(root.path(), "Set");
+    let paths: Vec<_> = (0..archives.len()).map(|i| archives.path(i)).collect();
+    assert_eq!(paths, ["Settings", "a/x", "y"]);
+    assert_eq!(archives.read(1).unwrap(), b"Set/a/x");
+    assert_eq!(open(root.path(), "").path(0), "Set/a/x");
+    // One archive, given itself.
+    let in_place = in_place(Container::Zip, "Set");
+    let cache = root.path().join("cache");
+    let one = Archives::open(&root.path().join("set.zip"), &in_place, &cache, &|_, _| true);
+    assert_eq!(one.unwrap().unwrap().len(), 3);
+}
+
+#[test]
+fn the_first_kind_that_there_is_is_read() {
+    let root = tempdir().unwrap();
+    let files = images();
+    let containers = vec![Container::Webdataset, Container::Parquet, Container::Zip];
+    let in_place = InPlace { containers, strip: String::new() };
+    let open = || Archives::open(root.path(), &in_place, &root.path().join("c"), &|_, _| true);
+    assert!(open().unwrap().is_none());
+    write(root.path(), "notes.txt", b"");
+    write(root.path(), "other.tar", &tar_of(&[]));
+    fs::create_dir(root.path().join("folder.zip")).unwrap();
+    assert!(open().unwrap().is_none());
+    write(root.path(), "all.zip", &zip_of(&files));
+    assert_eq!(open().unwrap().unwrap().container(), Container::Zip);
+    write_shards(root.path(), &files, 100);
+    assert_eq!(open().unwrap().unwrap().container(), Container::Webdataset);
+    let nowhere = root.path().join("nowhere");
+    let missing = Archives::open(&nowhere, &in_place, root.path(), &|_, _| true);
+    assert!(missing.unwrap_err().to_string().contains("nowhere"));
+}
+
+#[test]
+fn long_names_and_large_headers_are_read() {
+    let folder = "folder/".repeat(40);
+    let files = vec![(format!("{folder}long"), noise(1, 3000)), ("short".to_owned(), vec![7; 10])];
+    let root = tempdir().unwrap();
+    write(root.path(), "gnu.tar", &tar_of(&files));
+    assert_same(&contents(&open(root.path(), Container::Tar).unwrap()), &files, "GNU");
+
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, content) in &files {
+        let size = content.len().to_string();
+        let extensions = [("path", name.as_bytes()), ("size", size.as_bytes())];
+        builder.append_pax_extensions(extensions).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_path("truncated").unwrap();
+        // The extended header has the size that counts.
+        header.set_size(0);
+        header.set_cksum();
+        builder.append(&header, &b""[..]).unwrap();
+        let padded = content.len().next_multiple_of(512);
+        let inner = builder.get_mut();
+        inner.extend(content);
+        inner.resize(inner.len() + padded - content.len(), 0);
+    }
+    write(root.path(), "gnu.tar", &builder.into_inner().unwrap());
+    assert_same(&contents(&open(root.path(), Container::Tar).unwrap()), &files, "PAX");
+
+    let wide = |(i, (name, content)): (usize, &(String, Vec<u8>))| ZipMember {
+        zip64: true,
+        deflated: i == 0,
+        extra: 60_000,
+        ..ZipMember::new(name, content)
+    };
+    let members: Vec<_> = files.iter().enumerate().map(wide).collect();
+    write(root.path(), "wide.zip", &zip(&members));
+    assert_same(&contents(&open(root.path(), Container::Zip).unwrap()), &files, "ZIP64");
+}
+
+#[test]
+fn links_and_devices_are_passed_over() {
+    let mut builder = tar::Builder::new(Vec::new());
+    for kind in [
+        tar::EntryType::Symlink,
+        tar::EntryType::Link,
+        tar::EntryType::Directory,
+        tar::EntryType::Char,
+        tar::EntryType::Fifo,
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        let name = format!("special-{}", "x".repeat(120 + kind.as_byte() as usize));
+        match kind {
+            tar::EntryType::Symlink | tar::EntryType::Link => {
+                builder.append_link(&mut header, name, "/etc/passwd").unwrap();
+            }
+            _ => builder.append_data(&mut header, name, &b""[..]).unwrap(),
+        }
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    builder.append_data(&mut header, "file", &b"abc"[..]).unwrap();
+    let root = tempdir().unwrap();
+    write(root.path(), "all.tar", &builder.into_inner().unwrap());
+    let archives = open(root.path(), Container::Tar).unwrap();
+    assert_eq!(contents(&archives), [("file".to_owned(), b"abc".to_vec())]);
+}
+
+#[test]
+fn many_threads_read_many_archives() {
+    let root = tempdir().unwrap();
+    let file = |i: usize| (format!("{i:03}"), noise(i as u64, 100 + i * 37 % 5000));
+    // More archives than stay open.
+    for i in 0..200 {
+        write(root.path(), &format!("{i}.tar"), &tar_of(&[file(i)]));
+    }
+    let archives = open(root.path(), Container::Tar).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let archives = &archives;
+            scope.spawn(move || {
+                for i in (0..600).map(|i| (i * 71 + thread * 13) % 200) {
+                    assert!(archives.read(i).unwrap() == file(i).1);
+                }
+            });
+        }
+    });
+}
