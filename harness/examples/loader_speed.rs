@@ -48,7 +48,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = files(&folder)?;
     let there = archives.as_ref().map_or(files.len(), Archives::len);
     if there == 0 {
-        return Err(format!("{}: neither class folders with images nor shards", folder.display()).into());
+        return Err(
+            format!("{}: neither class folders with images nor shards", folder.display()).into()
+        );
     }
     let count = images.unwrap_or(there);
     let stage = ImageStage {

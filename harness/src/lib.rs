@@ -25,4 +25,5 @@ pub mod simulators;
 pub mod stream;
 mod subprocess;
 pub mod sweep;
+mod verified;
 pub mod weights;

@@ -53,6 +53,21 @@ fn lists_and_cards() {
         insta::assert_snapshot!(format!("backbones_show_{name}"), card);
     }
     insta::assert_snapshot!("data_list", world.run(&["data", "list"]).stdout);
+    for name in
+        ["imagenet1k", "nyuv2", "kitti", "ade20k", "voc2012", "loveda", "adroit", "trifinger"]
+    {
+        let card = world.run(&["data", "card", name]).stdout;
+        insta::assert_snapshot!(format!("data_card_{name}"), card);
+    }
+    // A work that two of them cite is there once.
+    let cited = world.run(&["data", "card", "adroit", "dmc", "--bibtex"]).stdout;
+    insta::assert_snapshot!("data_card_bibtex", cited);
+    let json = world.run(&["data", "card", "kitti", "voc2012", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["citation"].as_array().unwrap().len(), 3);
+    assert_eq!(json[1]["source"]["file"][0]["bytes"], 1_999_639_040_u64);
+    let none = world.run(&["data", "card", "voc2021"]);
+    assert!(none.status == Some(2) && none.stderr.contains("voc2012"), "{}", none.stderr);
     let made = world.run(&["data", "sample", "imagenet1k", "voc2012", "--to", "samples"]);
     insta::assert_snapshot!("data_sample", made.stdout);
     let args = ["data", "status", "--data", "voc2012=samples/voc2012"];

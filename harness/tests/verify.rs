@@ -96,3 +96,20 @@ fn what_is_not_there() {
     fs::create_dir_all(world.path("data/ade20k/images/ADE/training/urban/street")).unwrap();
     insta::assert_snapshot!("full_ade20k", seen(&world.run(&["data", "verify", "-q", "ade20k"])));
 }
+
+#[test]
+fn status_knows_of_the_last_verification() {
+    let world = World::new();
+    world.run(&["data", "sample", "imagenet1k", "nyuv2", "--to", "data"]);
+    let status = || world.run(&["data", "status", "imagenet1k", "nyuv2"]).stdout;
+    assert!(!status().contains("verified"));
+    world.run(&["data", "verify", "-q", "--full", "imagenet1k"]);
+    let said = status();
+    let line = said.lines().find(|line| line.contains("verified in full on 20")).unwrap();
+    assert!(line.ends_with(": nothing wrong"), "{said}");
+    assert_eq!(said.matches("verified").count(), 1);
+    fs::remove_file(world.path("data/imagenet1k/train/n00000000/n00000000_0.JPEG")).unwrap();
+    assert!(status().contains(": with other counts than now"));
+    world.run(&["data", "verify", "-q", "imagenet1k"]);
+    assert!(status().contains(": wrong\n"));
+}

@@ -49,7 +49,7 @@ pub enum Command {
     Runs(super::runs::RunsArgs),
     /// A backbone's results as metadata of a Hugging Face model card
     Card(super::card::CardArgs),
-    /// Data sets: list, status, prepare, verify, sample
+    /// Data sets: list, card, status, prepare, verify, sample
     #[command(subcommand)]
     Data(DataCommand),
     /// Backbones: list, show, pull, check
@@ -170,6 +170,18 @@ pub enum DataCommand {
     },
     /// Make a data set's folder: fetch what may be fetched, unpack, build the layout
     Prepare(super::prepare::PrepareArgs),
+    /// What a data set is: terms, counts, where each file comes from, layouts, what to cite
+    Card {
+        /// Data sets
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// BibTeX of what to cite, and nothing else
+        #[arg(long, conflicts_with = "json")]
+        bibtex: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Whether the files are what they should be, and if not, what they are (exit 1 if anything is wrong)
     Verify(super::verify::VerifyArgs),
     /// Write small generated data sets in the real ones' layouts

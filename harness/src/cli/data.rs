@@ -3,16 +3,18 @@ use std::path::PathBuf;
 use comfy_table::{Table, presets};
 use tasks::data::{Dataset, ListOrigin, Registry, State, Status, status};
 use tasks::sample;
+use tasks::verify::Verdict;
 
 use super::args::DataCommand;
 use super::backbones::trimmed;
 use super::verify::verified;
-use super::{CliError, EXIT_DONE, prepare, print, print_json};
+use super::{CliError, EXIT_DONE, data_card, prepare, print, print_json};
 use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::registry::nearest;
 use crate::run::{CELLS, RunError};
+use crate::verified::{self, Mark};
 
 pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliError> {
     let registry = Registry::builtin()?;
@@ -32,14 +34,15 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 known(&registry, std::slice::from_ref(name))?;
             }
             let cache = locate::cache();
-            let found: Vec<Status> = known(&registry, &names)?
+            let found: Vec<Shown> = known(&registry, &names)?
                 .into_iter()
                 .map(|set| {
                     let pinned = lists::cached(set, &cache);
                     let root = locate::dataset(&set.name, &data);
                     let files =
                         locate::files(set, &root, &cache, reporter).map_err(RunError::from)?;
-                    Ok(status(set, &files, pinned.as_ref()))
+                    let verified = verified::last(&cache, &set.name, &root);
+                    Ok(Shown { status: status(set, &files, pinned.as_ref()), verified })
                 })
                 .collect::<Result<_, CliError>>()?;
             if json {
@@ -49,12 +52,23 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
                 print(text.as_bytes())?;
             }
         }
+        DataCommand::Card { names, bibtex, json } => {
+            let sets = known(&registry, &names)?;
+            if json {
+                print_json(&sets)?;
+            } else if bibtex {
+                print(data_card::bibtex(sets).as_bytes())?;
+            } else {
+                let cards: Vec<String> = sets.into_iter().map(data_card::text).collect();
+                print(cards.join("\n").as_bytes())?;
+            }
+        }
+        DataCommand::Verify(args) => return verified(&args, &registry, reporter),
         DataCommand::Prepare(args) => {
             let found = known(&registry, std::slice::from_ref(&args.name))?;
             let Some(set) = found.first() else { return Ok(EXIT_DONE) };
             return prepare::run(args, set, reporter);
         }
-        DataCommand::Verify(args) => return verified(&args, &registry, reporter),
         DataCommand::Sample { names, to } => {
             let all: Vec<String> = sample::NAMES.iter().map(|&name| name.to_owned()).collect();
             for set in known(&registry, if names.is_empty() { &all } else { &names })? {
@@ -93,7 +107,17 @@ fn line(set: &Dataset) -> [String; 5] {
     [set.name.clone(), set.title.clone(), task, splits.join(", "), heads]
 }
 
-fn paragraph(status: &Status) -> String {
+/// A data set's state, and what the last verification of it found.
+#[derive(serde::Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Mark>,
+}
+
+fn paragraph(shown: &Shown) -> String {
+    let Shown { status, verified } = shown;
     let word = match status.state {
         State::Absent => "absent",
         State::Complete => "complete",
@@ -119,5 +143,23 @@ fn paragraph(status: &Status) -> String {
     for problem in &status.problems {
         text.push_str(&format!("  {problem}\n"));
     }
+    if let Some(mark) = verified.as_ref().filter(|_| status.state != State::Absent) {
+        text.push_str(&format!("  {}\n", last_verified(status, mark)));
+    }
     text
+}
+
+fn last_verified(status: &Status, mark: &Mark) -> String {
+    let how = if mark.full { "verified in full" } else { "verified" };
+    let day = mark.at.split('T').next().unwrap_or_default();
+    let changed =
+        status.splits.iter().any(|split| mark.splits.get(&split.split) != Some(&split.found));
+    let outcome = match mark.verdict {
+        _ if changed && !status.splits.is_empty() => "with other counts than now".to_owned(),
+        Verdict::Good => "nothing wrong".to_owned(),
+        Verdict::Note => "usable, with notes".to_owned(),
+        Verdict::Wrong if mark.recognised.is_empty() => "wrong".to_owned(),
+        Verdict::Wrong => format!("wrong: {}", mark.recognised.join(", ")),
+    };
+    format!("{how} on {day}: {outcome}")
 }

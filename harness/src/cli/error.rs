@@ -8,7 +8,7 @@ use crate::prepare::PrepareError;
 use crate::python::WorkerError;
 use crate::registry::RegistryError;
 use crate::resolve::ResolveError;
-use crate::run::{CheckpointError, RunError};
+use crate::run::{CheckpointError, RunError, WrongData};
 use crate::simulators::SimulatorError;
 use crate::sweep::SweepError;
 use crate::weights::WeightsError;
@@ -185,10 +185,13 @@ impl CliError {
                     Some(first) => vec![format!("did you mean {first:?}?")],
                     None => Vec::new(),
                 },
-                RunError::NoData { name, .. } => vec![format!(
-                    "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
-                     that holds {name}"
-                )],
+                RunError::NoData { name, .. } => vec![
+                    format!(
+                        "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
+                         that holds {name}"
+                    ),
+                    format!("`pixio-eval data prepare {name}` makes it from what is published"),
+                ],
                 RunError::NoGrid { .. } => one(
                     "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
                 ),
@@ -198,6 +201,10 @@ impl CliError {
                 },
                 RunError::Moved { .. } => one("the sweep's command plans it again"),
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
+                RunError::WrongData(wrong) => wrong_data_hints(wrong),
+                RunError::Archives(_) => {
+                    one("`pixio-eval data verify --data NAME=DIR` looks at all of it")
+                }
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
                     one("`pixio-eval data status --data NAME=DIR` shows what is there and missing")
@@ -306,6 +313,25 @@ fn plot_hints(error: &PlotError) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]
+}
+
+fn wrong_data_hints(wrong: &WrongData) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    for finding in &wrong.findings {
+        let instead = finding.instead.trim();
+        if !instead.is_empty() && !hints.iter().any(|hint| hint == instead) {
+            hints.push(instead.to_owned());
+        }
+    }
+    let mut names: Vec<&str> =
+        wrong.findings.iter().map(|finding| finding.preparation.name()).collect();
+    names.dedup();
+    hints.push(format!(
+        "`pixio-eval data verify {}` says more; --accept-data {} runs on it all the same, and the result says so",
+        wrong.dataset,
+        names.join(" --accept-data ")
+    ));
+    hints
 }
 
 fn list_hints(error: &ListError) -> Vec<String> {

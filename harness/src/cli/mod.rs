@@ -7,6 +7,7 @@ mod card;
 mod check;
 mod compare;
 mod data;
+mod data_card;
 mod demos;
 mod doctor;
 mod error;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use candle_core::DType;
 use clap::Args;
 use tasks::dense::LabelForm;
+use tasks::verify::Preparation;
 
 use super::CliError;
 use crate::device::{DeviceChoice, parse_dtype};
@@ -149,7 +150,7 @@ pub struct CommonOptions {
     pub labels: Option<LabelForm>,
     /// Run on data that was recognised as this wrong preparation (`data verify` names them); the
     /// result then says so; repeatable
-    #[arg(long, value_name = "NAME", conflicts_with = "sample")]
+    #[arg(long, value_name = "NAME", value_parser = preparation, conflicts_with = "sample")]
     pub accept_data: Vec<String>,
     /// Disk for validation features of depth and segmentation, kept over epochs and runs, in GB; 0
     /// keeps none
@@ -285,6 +286,16 @@ pub(super) fn not_below_zero(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
         _ => Err("expected a number, 0 or above".to_owned()),
+    }
+}
+
+pub(super) fn preparation(text: &str) -> Result<String, String> {
+    match Preparation::named(text) {
+        Some(known) => Ok(known.name().to_owned()),
+        None => {
+            let known: Vec<&str> = Preparation::ALL.iter().map(|known| known.name()).collect();
+            Err(format!("expected one of {}", known.join(", ")))
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use results::Store;
-use results::report::report as write;
+use results::report::{Terms, report as write};
+use tasks::data::{Citation, Dataset, Registry};
 
 use super::{CliError, EXIT_DONE, write_file};
 
@@ -20,8 +21,20 @@ pub struct ReportArgs {
 }
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8, CliError> {
-    let page = write(Store::list_all(&args.out)?)?;
+    let terms: Vec<Terms> = Registry::builtin()?.datasets().iter().map(terms).collect();
+    let page = write(Store::list_all(&args.out)?, &terms)?;
     write_file(&args.output, page.as_bytes())?;
     eprintln!("wrote {}; open it in a browser", args.output.display());
     Ok(EXIT_DONE)
+}
+
+/// What a report tells of a data set.
+fn terms(set: &Dataset) -> Terms {
+    let cited = |citation: &Citation| citation.bibtex.trim().to_owned();
+    Terms {
+        name: set.name.clone(),
+        title: set.title.clone(),
+        licence: set.licence.clone(),
+        citations: set.citations.iter().map(cited).collect(),
+    }
 }

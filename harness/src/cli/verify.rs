@@ -17,6 +17,7 @@ use crate::lists::{self, ListOptions};
 use crate::locate;
 use crate::progress::Reporter;
 use crate::run::RunError;
+use crate::verified;
 
 /// `pixio-eval data verify`.
 #[derive(Args, Clone, Debug)]
@@ -50,14 +51,16 @@ pub(super) fn verified(
     }
     let mut reports = Vec::new();
     for dataset in known(registry, &args.names)? {
-        let files = Files::folder(&locate::dataset(&dataset.name, &args.data));
-        if files.exist() {
+        let root = locate::dataset(&dataset.name, &args.data);
+        if root.exists() {
+            let files = locate::files(dataset, &root, &locate::cache(), reporter)
+                .map_err(RunError::from)?;
             reports.push(one(dataset, &files, args, reporter)?);
         } else if args.names.contains(&dataset.name)
             || args.data.iter().any(|(name, _)| *name == dataset.name)
         {
-            let (name, folder) = (dataset.name.clone(), files.root().to_owned());
-            return Err(RunError::NoData { name, folder }.into());
+            let name = dataset.name.clone();
+            return Err(RunError::NoData { name, folder: root }.into());
         }
     }
     if args.json {
@@ -103,10 +106,14 @@ fn one(
         progress: &progress,
         stopped: &interrupt::requested,
     };
-    verify(dataset, files, &options).map_err(|error| match error {
+    let report = verify(dataset, files, &options).map_err(|error| match error {
         VerifyError::Interrupted => CliError::Interrupted,
-        VerifyError::Data(error) => RunError::from(error).into(),
-    })
+        VerifyError::Data(error) => CliError::from(RunError::from(error)),
+    })?;
+    if let Err((path, error)) = verified::keep(&cache, &report) {
+        reporter.warn(format!("`data status` will not know of it: {}: {error}", path.display()));
+    }
+    Ok(report)
 }
 
 /// A report for people: the outcome, what was recognised, then every check.
@@ -120,7 +127,11 @@ fn paragraph(report: &Report) -> String {
     let generated = if report.generated { ", generated sample data" } else { "" };
     let root = report.root.display();
     let mut text = format!("{}: {outcome}{generated} ({root})\n", report.dataset);
-    report.findings.iter().for_each(|finding| text.push_str(&recognised(finding)));
+    for (index, finding) in report.findings.iter().enumerate() {
+        let again = |next: &Finding| next.preparation == finding.preparation;
+        let last = !report.findings[index + 1..].iter().any(again);
+        text.push_str(&recognised(finding, last));
+    }
     report.checks.iter().for_each(|check| text.push_str(&checked(check)));
     let some = report.splits.iter().any(|split| split.looked_at < split.found);
     if some && !report.full {
@@ -137,11 +148,13 @@ fn mark(verdict: Verdict) -> &'static str {
     }
 }
 
-fn recognised(finding: &Finding) -> String {
-    let indent = " ".repeat(9);
+/// What was recognised; what it is and what to do stand once, after the last split's evidence.
+fn recognised(finding: &Finding, last: bool) -> String {
     let mut text = format!("  {:<5}  {finding}\n", mark(finding.verdict));
-    for line in [&finding.about, &finding.instead] {
-        text.push_str(&format!("{indent}{line}\n"));
+    if last {
+        for line in [&finding.about, &finding.instead] {
+            text.push_str(&indented(9, line));
+        }
     }
     text
 }
@@ -149,13 +162,15 @@ fn recognised(finding: &Finding) -> String {
 fn checked(check: &Check) -> String {
     let split = check.split.as_deref().unwrap_or_default();
     let (mark, subject) = (mark(check.verdict), check.subject.name());
-    let mut text = format!("  {mark:<5}  {split:<5}  {subject:<10} {}\n", check.said);
-    let indent = " ".repeat(16);
-    for file in &check.files {
-        text.push_str(&format!("{indent}{file}\n"));
-    }
+    let said = indented(16, &check.said);
+    let mut text = format!("  {mark:<5}  {split:<5}  {subject:<10} {}", said.trim_start());
+    check.files.iter().for_each(|file| text.push_str(&indented(16, file)));
     if check.more > 0 {
-        text.push_str(&format!("{indent}and {} more\n", check.more));
+        text.push_str(&indented(16, &format!("and {} more", check.more)));
     }
     text
+}
+
+fn indented(by: usize, text: &str) -> String {
+    text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }

@@ -14,6 +14,7 @@ mod request;
 mod session;
 mod set;
 mod streams;
+mod wrong;
 
 use std::path::PathBuf;
 
@@ -39,6 +40,7 @@ pub(crate) use outline::streams;
 pub use outline::{Outline, Outlines, outline};
 pub use request::{Failed, Report, Request};
 pub use session::{execute, extract};
+pub use wrong::WrongData;
 
 /// Every cell this version can run, as data set and head.
 pub static CELLS: &[(&str, &str)] = &[
@@ -235,6 +237,9 @@ pub enum RunError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] tasks::data::DataError),
+    /// Another preparation of the data than the protocol's.
+    #[error(transparent)]
+    WrongData(Box<WrongData>),
     /// Archives that cannot be read in place.
     #[error(transparent)]
     Archives(tasks::archive::ArchiveError),

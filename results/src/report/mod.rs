@@ -5,6 +5,7 @@
 mod gallery;
 mod provenance;
 mod tables;
+mod terms;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ use crate::runs::run_lines;
 use crate::store::{Listed, Status};
 use crate::table::{SAMPLE, escape_html};
 use crate::{TableError, TableOptions};
+
+pub use terms::Terms;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -43,11 +46,12 @@ pub enum ReportError {
 }
 
 /// The page over listed runs. A run given twice is shown once, as it was last finished; runs that are
-/// not finished are listed. The same runs give the same page.
+/// not finished are listed. The same runs give the same page. `known` are the terms of the data sets: those that
+/// the runs used are told.
 ///
 /// # Errors
 /// [`ReportError`] when there is no run.
-pub fn report(listed: Vec<Listed>) -> Result<String, ReportError> {
+pub fn report(listed: Vec<Listed>, known: &[Terms]) -> Result<String, ReportError> {
     if listed.is_empty() {
         return Err(ReportError::NoRuns);
     }
@@ -73,7 +77,7 @@ pub fn report(listed: Vec<Listed>) -> Result<String, ReportError> {
     let mut body = String::from("<h1>pixio-eval report</h1>\n");
     body += &format!(
         "<p class=\"soft\">{} finished runs, {} others.</p>\n<nav aria-label=\"Sections\"><a href=\"#results\">Results</a> \
-         <a href=\"#plots\">Plots</a> <a href=\"#pictures\">Pictures</a> <a href=\"#others\">Other runs</a></nav>\n",
+         <a href=\"#plots\">Plots</a> <a href=\"#pictures\">Pictures</a> <a href=\"#data-sets\">Data sets</a> <a href=\"#others\">Other runs</a></nav>\n",
         chosen.len(),
         unfinished.len()
     );
@@ -84,6 +88,8 @@ pub fn report(listed: Vec<Listed>) -> Result<String, ReportError> {
     body += &plots(&chosen);
     body += "<h2 id=\"pictures\">Pictures</h2>\n";
     body += &gallery;
+    body += "<h2 id=\"data-sets\">Data sets</h2>\n";
+    body += &terms::section(&chosen, known);
     body += "<h2 id=\"others\">Runs that are not finished</h2>\n";
     body += &tables::unfinished(&unfinished);
     body += "</main>\n<dialog id=\"dialog\" aria-labelledby=\"dialog-title\"><button id=\"close\" type=\"button\">Close</button>\

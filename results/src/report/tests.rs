@@ -75,11 +75,53 @@ fn store(root: &Path) -> Vec<Listed> {
     store.list().unwrap()
 }
 
+/// Two data sets that share a citation, one with a name that means harm, and one that no run used.
+fn known() -> Vec<Terms> {
+    let terms = |name: &str, title: &str, cited: &[&str]| Terms {
+        name: name.to_owned(),
+        title: title.to_owned(),
+        licence: format!("Terms of {name}"),
+        citations: cited.iter().map(|&c| format!("@misc{{{c},\n}}")).collect(),
+    };
+    vec![
+        terms("imagenet1k", HOSTILE, &["one", "both"]),
+        terms("nyuv2", "NYU Depth V2", &["both"]),
+        terms("loveda", "LoveDA", &["other"]),
+    ]
+}
+
+#[test]
+fn real_data_is_cited_once_and_generated_data_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let page = report(store(root.path()), &known()).unwrap();
+    let section = page.split("<h2 id=\"data-sets\">").nth(1).unwrap();
+    insta::assert_snapshot!(section.split("<h2 ").next().unwrap(), @r##"
+    Data sets</h2>
+    <dl>
+    <dt>&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;&#39;&quot;&amp; (imagenet1k)</dt><dd>Terms of imagenet1k</dd>
+    <dt>NYU Depth V2 (nyuv2)</dt><dd>Terms of nyuv2</dd>
+    <dt>ade20k</dt><dd>unknown to this version</dd>
+    </dl>
+    <p>To cite, in BibTeX:</p>
+    <pre class="bibtex">@misc{one,
+    }
+
+    @misc{both,
+    }</pre>
+    "##);
+    let sample = Store::open(&root.path().join("sample")).unwrap();
+    let record = on_sample_data(record("pixio-b", 1.0));
+    let run = sample.begin(&record.plan).unwrap();
+    run.finish(&record.outcome, &SampleRows::Knn(crate::fixtures::prediction_rows(2))).unwrap();
+    let page = report(sample.list().unwrap(), &known()).unwrap();
+    assert!(page.contains("No run used a published data set.") && !page.contains("@misc"));
+}
+
 #[test]
 fn the_page_holds_every_run_and_asks_for_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let page = report(store(root.path())).unwrap();
-    let again = report(Store::open(root.path()).unwrap().list().unwrap()).unwrap();
+    let page = report(store(root.path()), &known()).unwrap();
+    let again = report(Store::open(root.path()).unwrap().list().unwrap(), &known()).unwrap();
     assert!(page == again, "two pages over the same runs differ");
     assert!(page.contains("default-src 'none'"));
     for (allowed, text) in [("script-src", SCRIPT), ("style-src", STYLE)] {
@@ -115,11 +157,11 @@ fn the_page_holds_every_run_and_asks_for_nothing() {
 
 #[test]
 fn runs_of_no_kind_and_runs_not_finished() {
-    let told = report(Vec::new()).unwrap_err().to_string();
+    let told = report(Vec::new(), &[]).unwrap_err().to_string();
     insta::assert_snapshot!(told, @"there is no run to report; `pixio-eval all --sample` makes some");
     let root = tempfile::tempdir().unwrap();
     Store::open(root.path()).unwrap().begin(&plan("pixio-h")).unwrap();
-    let page = report(Store::open(root.path()).unwrap().list().unwrap()).unwrap();
+    let page = report(Store::open(root.path()).unwrap().list().unwrap(), &known()).unwrap();
     assert!(page.contains("No run is finished") && page.contains("unfinished"));
 }
 
@@ -129,7 +171,7 @@ fn a_picture_that_is_none_is_named_and_the_others_are_shown() {
     let listed = store(root.path());
     let with = listed.iter().find(|run| run.folder.join("pictures").exists()).unwrap();
     fs::write(with.folder.join("pictures/00002-broken.png"), "no picture").unwrap();
-    let page = report(listed).unwrap();
+    let page = report(listed, &known()).unwrap();
     assert!(page.contains("not shown: ") && page.contains("00002-broken.png"));
     assert!(page.contains("data:image/jpeg"));
 }
@@ -155,7 +197,7 @@ fn thousands_of_runs_take_seconds() {
         fs::write(folder.join("record.json"), serde_json::to_vec(&record).unwrap()).unwrap();
     }
     let began = std::time::Instant::now();
-    let page = report(Store::open(root.path()).unwrap().list().unwrap()).unwrap();
+    let page = report(Store::open(root.path()).unwrap().list().unwrap(), &known()).unwrap();
     let (seconds, megabytes) = (began.elapsed().as_secs_f64(), page.len() as f64 / 1e6);
     println!("5,000 runs: {seconds:.2} s, {megabytes:.1} MB");
     assert!(seconds < 40.0, "{seconds} s");
@@ -173,7 +215,7 @@ fn a_browser_opens_the_page() {
         return;
     };
     let root = tempfile::tempdir().unwrap();
-    let page = report(store(&root.path().join("runs"))).unwrap();
+    let page = report(store(&root.path().join("runs")), &known()).unwrap();
     let file = root.path().join("report.html");
     fs::write(&file, page).unwrap();
     browser.open(&file, 1280);
@@ -263,7 +305,7 @@ fn episodes_are_shown_as_a_sheet_and_as_animations() {
     let mut writer = encoder.write_header().unwrap();
     (0..2).for_each(|_| writer.write_image_data(&[9; 192]).unwrap());
     writer.finish().unwrap();
-    let page = report(store.list().unwrap()).unwrap();
+    let page = report(store.list().unwrap(), &known()).unwrap();
     assert_eq!(page.matches("data:image/jpeg;base64,").count(), 1);
     assert_eq!(page.matches("class=\"moving\"").count(), 1);
     assert!(page.contains("Of policies: episodes of the last evaluation."));

@@ -1,10 +1,10 @@
 //! `datasets.toml`, as types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::source::{Citation, InPlace, KnownFile, Source, WrongPreparation};
+use super::source::{Citation, InPlace, KnownFile, Source, SourceFile, WrongPreparation};
 use crate::verify::Preparation;
 
 const FILE: &str = "datasets.toml";
@@ -229,11 +229,16 @@ impl Registry {
             let twice = registry.datasets[..index].iter().any(|other| other.name == dataset.name);
             let reason =
                 if twice { Some("the name is used twice") } else { dataset.contradiction() };
+            let reason = reason.map(str::to_owned).or_else(|| dataset.source_contradiction());
+            let reason = reason.or_else(|| {
+                let earlier = registry.datasets[..index].iter().flat_map(|set| &set.citations);
+                cited_apart(&dataset.citations, earlier)
+            });
             if let Some(reason) = reason {
                 return Err(RegistryError::Inconsistent {
                     file: file.to_owned(),
                     name: dataset.name.clone(),
-                    reason: reason.to_owned(),
+                    reason,
                 });
             }
         }
@@ -288,6 +293,17 @@ impl Dataset {
         }
     }
 
+    /// Of where it comes from, what its files hold and what is cited.
+    fn source_contradiction(&self) -> Option<String> {
+        let files = self.source.files.iter().find_map(SourceFile::contradiction);
+        let known = || self.known.iter().find_map(KnownFile::contradiction);
+        let cited = || self.citations.iter().find_map(|citation| citation.entry().err());
+        let paths: BTreeSet<&str> = self.known.iter().map(|file| file.path.as_str()).collect();
+        let twice =
+            || (paths.len() != self.known.len()).then(|| "a known file is there twice".to_owned());
+        files.or_else(known).or_else(twice).or_else(cited)
+    }
+
     fn list_contradiction(&self) -> Option<&'static str> {
         let pinned = &self.list.pinned;
         let by_list =
@@ -308,6 +324,22 @@ impl Dataset {
         }
         None
     }
+}
+
+/// A key that stands for two works: twice in a data set, or with another entry in an earlier one.
+fn cited_apart<'a>(
+    citations: &'a [Citation],
+    earlier: impl Iterator<Item = &'a Citation>,
+) -> Option<String> {
+    let key = |citation: &'a Citation| citation.entry().map_or("", |(_, key)| key);
+    let mut known: BTreeMap<&str, &str> =
+        earlier.map(|citation| (key(citation), citation.bibtex.trim())).collect();
+    let mut here = BTreeSet::new();
+    citations.iter().find_map(|citation| {
+        let (key, text) = (key(citation), citation.bibtex.trim());
+        let apart = !here.insert(key) || known.insert(key, text).is_some_and(|old| old != text);
+        apart.then(|| format!("the key {key:?} is that of another citation"))
+    })
 }
 
 #[cfg(test)]
@@ -344,6 +376,7 @@ mod tests {
         assert!(registry.names().filter(|name| !robots(name)).eq(crate::sample::NAMES));
         assert_eq!(registry.get("kitti").unwrap().depth.unwrap().steps_per_metre, 256);
         assert!(registry.get("KITTI").is_none());
+        assert!(registry.datasets().iter().all(|set| !set.citations.is_empty()));
     }
 
     fn message(from: &str, to: &str) -> String {
@@ -375,6 +408,15 @@ mod tests {
         insta::assert_snapshot!(message("sha256 = \"63", "sha256 = \"6"), @r#"edited.toml, data set "nyuv2": sha256 of a pinned list is not 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message("[dataset.list.pinned.val]", "[dataset.list.pinned.test]"), @r#"edited.toml, data set "nyuv2": the layouts nyuv2-bts, kitti-eigen and voc2012, and no others, need [dataset.list.pinned.train] and [dataset.list.pinned.val]"#);
         insta::assert_snapshot!(message("name = \"dense-depth\"", "name = \"dense\""), @r#"edited.toml, data set "nyuv2": a name of [[dataset.wrong]] is none of those that verify knows"#);
+        insta::assert_snapshot!(message("count = 294\n", ""), @r#"edited.toml, data set "imagenet1k": source file "data/train-*.parquet": needs a count if its name has a *, and else none"#);
+        insta::assert_snapshot!(message("count = 294", "count = 0"), @r#"edited.toml, data set "imagenet1k": source file "data/train-*.parquet": has neither 0 bytes nor a count of 0"#);
+        insta::assert_snapshot!(message("name = \"ILSVRC2012_img_val.tar\"\n", "name = \"ILSVRC2012_img_val.tar\"\nurl = \"https://a\"\n"), @r#"edited.toml, data set "imagenet1k": source file "ILSVRC2012_img_val.tar": needs one of url, hub and page"#);
+        insta::assert_snapshot!(message("how = \"Log in, ask", "# how = \"Log in, ask"), @r#"edited.toml, data set "imagenet1k": source file "ILSVRC2012_img_train.tar": needs both, page and how, or neither"#);
+        insta::assert_snapshot!(message("checksum = \"sha1:", "# checksum = \"sha1:"), @r#"edited.toml, data set "ade20k": source file "ADEChallengeData2016.zip": needs an address with https://, or http:// and a checksum"#);
+        insta::assert_snapshot!(message("path = \"images/validation/", "path = \"../images/"), @r#"edited.toml, data set "ade20k": known file "../images/ADE_val_00000001.jpg": needs a path below the data folder and a size"#);
+        insta::assert_snapshot!(message("ADE_val_00000002.jpg", "ADE_val_00000001.jpg"), @r#"edited.toml, data set "ade20k": a known file is there twice"#);
+        insta::assert_snapshot!(message("  year = {2015}", "  years = {2015}"), @r#"edited.toml, data set "imagenet1k": citation "@article{russakovsky2015imagenet,": no line year = {...}"#);
+        insta::assert_snapshot!(message("lee2019big", "silberman2012indoor"), @r#"edited.toml, data set "nyuv2": the key "silberman2012indoor" is that of another citation"#);
         insta::assert_snapshot!(message("task = \"segmentation\"", "task = \"depth\""), @r#"edited.toml, data set "ade20k": task depth needs [dataset.depth]"#);
     }
 }

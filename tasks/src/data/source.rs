@@ -95,6 +95,35 @@ pub struct HubFiles {
     pub gated: bool,
 }
 
+impl SourceFile {
+    /// What does not fit together in it.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let says = |reason: &str| Some(format!("source file {:?}: {reason}", self.name));
+        let ways = [self.url.is_some(), self.hub.is_some(), self.page.is_some()];
+        if ways.into_iter().filter(|&way| way).count() != 1 {
+            return says("needs one of url, hub and page");
+        }
+        if self.name.contains('*') != self.count.is_some() {
+            return says("needs a count if its name has a *, and else none");
+        }
+        if self.bytes == Some(0) || self.count == Some(0) {
+            return says("has neither 0 bytes nor a count of 0");
+        }
+        if self.page.is_some() != self.how.is_some() {
+            return says("needs both, page and how, or neither");
+        }
+        let plain = self.url.as_ref().is_some_and(|url| !url.starts_with("https://"));
+        if plain && (self.checksum.is_none() || !self.url.iter().all(|u| u.starts_with("http://")))
+        {
+            return says("needs an address with https://, or http:// and a checksum");
+        }
+        if self.url.is_some() && self.count.is_some() {
+            return says("has one address and therefore no * in its name");
+        }
+        None
+    }
+}
+
 /// A published checksum: `ALGORITHM:DIGITS` with `md5`, `sha1` or `sha256` and lower-case hexadecimal
 /// digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,6 +243,56 @@ pub struct Citation {
     pub bibtex: String,
 }
 
+impl Citation {
+    /// The entry's kind (`article`) and key.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the entry: there is one, with balanced braces, and it has author, title and year.
+    pub fn entry(&self) -> Result<(&str, &str), String> {
+        let wrong = |reason: &str| {
+            let text = self.bibtex.lines().next().unwrap_or_default();
+            format!("citation {text:?}: {reason}")
+        };
+        let word = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_:".contains(&c))
+        };
+        let parts = self.bibtex.trim().strip_prefix('@').and_then(|rest| {
+            let (kind, rest) = rest.split_once('{')?;
+            let (key, fields) = rest.split_once(',')?;
+            (word(kind) && word(key)).then_some((kind, key, fields))
+        });
+        let Some((kind, key, fields)) = parts else {
+            return Err(wrong("expected @KIND{KEY, FIELDS}"));
+        };
+        let mut depth = 1_usize;
+        for (at, c) in fields.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => continue,
+            }
+            if depth == 0 && at + 1 < fields.len() {
+                return Err(wrong("there is more after its last brace"));
+            }
+        }
+        if depth != 0 {
+            return Err(wrong("a brace is not closed"));
+        }
+        for field in ["author", "title", "year"] {
+            let has = |line: &str| {
+                let rest = line.trim_start().strip_prefix(field);
+                rest.is_some_and(|rest| rest.trim_start().starts_with("= {"))
+            };
+            if !fields.lines().any(has) {
+                return Err(wrong(&format!("no line {field} = {{...}}")));
+            }
+        }
+        Ok((kind, key))
+    }
+}
+
 /// A preparation that is taken for the data set and is not it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,9 +321,43 @@ pub struct KnownFile {
     pub by: String,
 }
 
+impl KnownFile {
+    /// What does not fit together in it.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let parts = || self.path.split('/');
+        let inside =
+            parts().all(|part| !matches!(part, "" | "." | "..")) && !self.path.contains('\\');
+        (!inside || self.bytes == 0).then(|| {
+            format!("known file {:?}: needs a path below the data folder and a size", self.path)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn citation(bibtex: &str) -> Result<(String, String), String> {
+        let citation = Citation { of: "all of it".to_owned(), bibtex: bibtex.to_owned() };
+        citation.entry().map(|(kind, key)| (kind.to_owned(), key.to_owned()))
+    }
+
+    #[test]
+    fn a_citation_is_one_whole_entry() {
+        let good = "@misc{a2020b,\n  title = {A {B}},\n  author = {C, D},\n  year = {2020}\n}\n";
+        assert_eq!(citation(good).unwrap(), ("misc".to_owned(), "a2020b".to_owned()));
+        for (from, to, reason) in [
+            ("@misc", "misc", "expected @KIND{KEY, FIELDS}"),
+            ("a2020b", "a 2020", "expected @KIND{KEY, FIELDS}"),
+            ("{A {B}}", "{A {B}", "a brace is not closed"),
+            ("{A {B}}", "{A {B}}}", "there is more after its last brace"),
+            ("}\n}\n", "}\n}\n@misc{b, }", "there is more after its last brace"),
+            ("author", "editor", "no line author = {...}"),
+        ] {
+            let told = citation(&good.replacen(from, to, 1)).unwrap_err();
+            assert!(told.ends_with(reason), "{from} -> {to}: {told}");
+        }
+    }
 
     #[test]
     fn a_checksum_has_an_algorithm_and_all_its_digits() {

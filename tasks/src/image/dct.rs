@@ -7,9 +7,8 @@
 //! - Upsampling: a triangle filter, 3/4 of the nearer and 1/4 of the farther sample on each axis.
 //! - Colour: JFIF's conversion, with 16 fractional bits.
 //!
-//! All blocks are decoded, at full size. Decoding at an eighth, a quarter or half the size (libjpeg's
-//! `scale_denom`, Pillow's `draft`) would be faster still; it takes other pixels than a resize does and
-//! is therefore not used anywhere.
+//! All blocks are decoded, at full size. Decoding at an eighth, a quarter or half of it (libjpeg's
+//! `scale_denom`) would be faster still, but a resize of its result has other pixels: it is used nowhere.
 
 use std::arch::x86_64::*;
 

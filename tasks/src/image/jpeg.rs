@@ -104,9 +104,9 @@ impl<'a> Decompressor<'a> {
     }
 
     /// Creates the decompressor, reads the header and checks the size.
-    fn start(&self, path: &Path) -> Result<&mut sys::jpeg_decompress_struct, ImageError> {
+    fn start(&self, path: &Path) -> Result<(), ImageError> {
         // SAFETY: `self.info` is a live allocation that only this thread and libjpeg use, and
-        // nothing else borrows it while `run` is on the stack; the callbacks, called by libjpeg
+        // nothing else borrows it while a caller is on the stack; the callbacks, called by libjpeg
         // below us, get it from libjpeg. `errors` and `source` outlive it (see `drop`).
         let info = unsafe {
             sys::jpeg_std_error(&mut *self.errors);
@@ -121,14 +121,15 @@ impl<'a> Decompressor<'a> {
         if unsafe { sys::jpeg_read_header(info, 1) } != 1 {
             return Err(self.truncated("in the header".to_owned(), path));
         }
-        ImageError::check_size(info.image_width, info.image_height, path)?;
-        Ok(info)
+        ImageError::check_size(info.image_width, info.image_height, path)
     }
 
     /// The way of [`super::dct`]; `None` for what it leaves to [`Self::run`].
     #[cfg(target_arch = "x86_64")]
     fn usual(&self, path: &Path) -> Result<Option<Array3<u8>>, ImageError> {
-        let info = self.start(path)?;
+        self.start(path)?;
+        // SAFETY: as in `start`, which has read the header.
+        let info = unsafe { &mut *self.info };
         // SAFETY: the header was just read.
         let pixels = unsafe { super::dct::decode(info) };
         pixels.map(|pixels| image(info, pixels, path)).transpose()
@@ -136,7 +137,9 @@ impl<'a> Decompressor<'a> {
 
     fn run(&self, path: &Path) -> Result<Array3<u8>, ImageError> {
         let truncated = |at| self.truncated(at, path);
-        let info = self.start(path)?;
+        self.start(path)?;
+        // SAFETY: as in `start`.
+        let info = unsafe { &mut *self.info };
         let (space, components) = match info.num_components {
             1 => (JCS_GRAYSCALE, 1),
             3 => (JCS_RGB, 3),

@@ -8,58 +8,35 @@ use pixio_eval_tasks::data::{Container, InPlace};
 use tempfile::tempdir;
 
 use super::make::{
-    ZipMember, assert_same, contents, images, in_place, noise, open, tar_of, write, write_shards,
+    Files, ZipMember, assert_same, contents, images, in_place, noise, open, shards, tar_of, write,
     zip, zip_of,
 };
 use super::make_parquet::{self, forms};
 use super::parquet::rows;
 
-/// The same files in a folder, by a name of the layout.
-fn layouts() -> Vec<(String, Container, Box<dyn Fn(&Path)>)> {
+/// Name, kind and archives of every layout, all with the same files.
+fn layouts() -> Vec<(String, Container, Files)> {
     let files = images();
-    let mut layouts: Vec<(String, Container, Box<dyn Fn(&Path)>)> = Vec::new();
-    let mut add = |name: &str, container, write: Box<dyn Fn(&Path)>| {
-        layouts.push((name.to_owned(), container, write));
-    };
-    let all = files.clone();
-    add("zip", Container::Zip, Box::new(move |root| write(root, "all.zip", &zip_of(&all))));
-    let halves = files.clone();
-    add(
-        "zips",
-        Container::Zip,
-        Box::new(move |root| {
-            write(root, "Train.zip", &zip_of(&halves[..6]));
-            write(root, "Val.zip", &zip_of(&halves[6..]));
-        }),
-    );
-    let all = files.clone();
-    add("tar", Container::Tar, Box::new(move |root| write(root, "all.tar", &tar_of(&all))));
-    let halves = files.clone();
-    add(
-        "tars",
-        Container::Tar,
-        Box::new(move |root| {
-            write(root, "a.tar", &tar_of(&halves[4..]));
-            write(root, "b.tar", &tar_of(&halves[..4]));
-        }),
-    );
-    let all = files.clone();
-    add("shards", Container::Webdataset, Box::new(move |root| write_shards(root, &all, 4)));
+    let named = |name: &str, bytes| (name.to_owned(), bytes);
+    let one = |name, bytes| vec![named(name, bytes)];
+    let zips = vec![named("Train.zip", zip_of(&files[..6])), named("Val.zip", zip_of(&files[6..]))];
+    let tars = vec![named("a.tar", tar_of(&files[4..])), named("b.tar", tar_of(&files[..4]))];
+    let mut layouts = vec![
+        ("zip".to_owned(), Container::Zip, one("all.zip", zip_of(&files))),
+        ("zips".to_owned(), Container::Zip, zips),
+        ("tar".to_owned(), Container::Tar, one("all.tar", tar_of(&files))),
+        ("tars".to_owned(), Container::Tar, tars),
+        ("shards".to_owned(), Container::Webdataset, shards(&files, 4)),
+    ];
     for form in forms() {
-        let all = files.clone();
-        let name = format!("{form:?}");
-        add(
-            &name,
-            Container::Parquet,
-            Box::new(move |root| {
-                for (split, name) in [("train", "train"), ("val", "validation")] {
-                    for (i, rows) in rows(&all, split).chunks(9).enumerate() {
-                        let name = format!("data/{name}-{i:05}-of-00002.parquet");
-                        write(root, &name, &make_parquet::file(rows, form));
-                    }
-                }
-            }),
-        );
+        let mut archives = Vec::new();
+        for (split, name) in [("train", "train"), ("val", "validation")] {
+            for (i, rows) in rows(&files, split).chunks(9).enumerate() {
+                let name = format!("data/{name}-{i:05}-of-00002.parquet");
+                archives.push((name, make_parquet::file(rows, form)));
+            }
+        }
+        layouts.push((format!("{form:?}"), Container::Parquet, archives));
     }
     layouts
 }
@@ -67,9 +44,11 @@ fn layouts() -> Vec<(String, Container, Box<dyn Fn(&Path)>)> {
 #[test]
 fn every_kind_of_archive_has_the_same_files() {
     let files = images();
-    for (name, container, write) in layouts() {
+    for (name, container, archives) in layouts() {
         let root = tempdir().unwrap();
-        write(root.path());
+        for (archive, bytes) in archives {
+            write(root.path(), &archive, &bytes);
+        }
         let archives = open(root.path(), container).unwrap();
         assert_eq!(archives.container(), container);
         assert_same(&contents(&archives), &files, &name);
@@ -157,7 +136,9 @@ fn the_first_kind_that_there_is_is_read() {
     assert!(open().unwrap().is_none());
     write(root.path(), "all.zip", &zip_of(&files));
     assert_eq!(open().unwrap().unwrap().container(), Container::Zip);
-    write_shards(root.path(), &files, 100);
+    for (name, bytes) in shards(&files, 100) {
+        write(root.path(), &name, &bytes);
+    }
     assert_eq!(open().unwrap().unwrap().container(), Container::Webdataset);
     let nowhere = root.path().join("nowhere");
     let missing = Archives::open(&nowhere, &in_place, root.path(), &|_, _| true);

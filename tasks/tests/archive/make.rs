@@ -208,14 +208,15 @@ pub fn of_split(files: &Files, split: &str) -> Files {
     files.iter().filter(|(path, _)| path.starts_with(split)).cloned().collect()
 }
 
-/// Shards of images in a folder.
-pub fn write_shards(folder: &Path, files: &Files, per_shard: usize) {
-    for split in ["train", "val"] {
-        let name = if split == "val" { "validation" } else { split };
+/// Names and contents of shards of images.
+pub fn shards(files: &Files, per_shard: usize) -> Files {
+    let mut shards = Vec::new();
+    for (split, name) in [("train", "train"), ("val", "validation")] {
         for (i, files) in of_split(files, split).chunks(per_shard).enumerate() {
-            write(folder, &format!("imagenet1k-{name}-{i:04}.tar"), &shard_of(files));
+            shards.push((format!("imagenet1k-{name}-{i:04}.tar"), shard_of(files)));
         }
     }
+    shards
 }
 
 pub fn write(folder: &Path, name: &str, bytes: &[u8]) {

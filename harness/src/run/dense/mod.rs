@@ -30,6 +30,7 @@ use schema::{
 use tasks::data::Dataset;
 use tasks::dense::{PairedSet, TargetForm, list_kind, steps_per_epoch};
 use tasks::files::Files;
+use tasks::verify::{self, Finding};
 
 use super::RunError;
 use super::cell::{Cell, Settings};
@@ -37,6 +38,7 @@ use super::memory::{BatchSize, EncoderSize, ProbeSize};
 use super::outline::Work;
 use super::request::Request;
 use super::session::{Host, Measured};
+use super::wrong;
 use crate::lists::{self, ListOptions};
 use crate::locate;
 use crate::progress::Reporter;
@@ -118,8 +120,18 @@ pub(super) fn open(
         }
         _ => None,
     };
-    let set = PairedSet::open_with(dataset, files, pinned.as_ref())?;
+    let refuse = |found: &[Finding]| wrong::refuse(dataset, files, found, &request.accepted);
+    let set = PairedSet::open_with(dataset, files, pinned.as_ref());
+    let mut found = verify::recognise(dataset, files, set.as_ref().err());
+    refuse(&found)?;
+    let set = set?;
+    found.extend(verify::quick(dataset, &set, request.labels));
+    refuse(&found)?;
     let form = set.target_form(dataset, request.labels)?;
+    let mut accepted: Vec<String> =
+        found.iter().map(|found| found.preparation.name().to_owned()).collect();
+    accepted.sort_unstable();
+    accepted.dedup();
     let sample = tasks::sample::is_sample(files.root()).is_some();
     let mut splits = set.records(dataset);
     if sample {
@@ -137,9 +149,10 @@ pub(super) fn open(
         },
         sample,
         container: files.container().map(str::to_owned),
-        accepted: Vec::new(),
+        accepted,
     };
-    let notes = if sample { Vec::new() } else { set.notes(dataset) };
+    let mut notes = if sample { Vec::new() } else { set.notes(dataset) };
+    notes.extend(found.iter().map(|found| format!("{}: accepted as {found}", dataset.name)));
     let larger = |limit: &usize| *limit < set.train.pairs().len().max(set.val.pairs().len());
     let limit = settings.limit.filter(larger);
     let stream_seed = settings.stream_seed.unwrap_or(settings.seed);
@@ -179,6 +192,9 @@ pub(super) fn plan(
         None => None,
     };
     name.push_str(&resolved.departures);
+    for accepted in &data.record.accepted {
+        name.push_str(&format!("+data={accepted}"));
+    }
     // Seed 0 of the stream is what sweeps have unless they vary it.
     if let Some(stream) = settings.stream_seed.filter(|&stream| stream != 0) {
         name.push_str(&format!("+stream-seed={stream}"));
