@@ -1,4 +1,5 @@
 use results::plot::PlotError;
+use tasks::image::ImageError;
 
 use crate::backbone::BackboneError;
 use crate::device::DeviceError;
@@ -24,7 +25,7 @@ pub enum CliError {
     Interrupted,
     /// An image given on the command line.
     #[error(transparent)]
-    Image(#[from] tasks::image::ImageError),
+    Image(#[from] ImageError),
     /// Running, planning, or reading results.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -203,7 +204,7 @@ impl CliError {
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::WrongData(wrong) => wrong_data_hints(wrong),
                 RunError::Archives(_) => {
-                    one("`pixio-eval data verify --data NAME=DIR` looks at all of it")
+                    one("fetch or copy the archive again; `pixio-eval data card NAME` says from where")
                 }
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
@@ -217,6 +218,7 @@ impl CliError {
                     "--protocol cortexbench-lite and --limit N take fewer".to_owned(),
                 ],
                 RunError::NoState(_) => one("the state is for cortexbench/... tasks"),
+                RunError::Image(ImageError::Io { .. }) => Vec::new(),
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
@@ -323,14 +325,18 @@ fn wrong_data_hints(wrong: &WrongData) -> Vec<String> {
             hints.push(instead.to_owned());
         }
     }
-    let mut names: Vec<&str> =
-        wrong.findings.iter().map(|finding| finding.preparation.name()).collect();
-    names.dedup();
-    hints.push(format!(
-        "`pixio-eval data verify {}` says more; --accept-data {} runs on it all the same, and the result says so",
-        wrong.dataset,
-        names.join(" --accept-data ")
-    ));
+    let (name, root) = (&wrong.dataset, wrong.root.display());
+    hints.push(format!("`pixio-eval data verify {name} --data {name}={root}` says more"));
+    if wrong.findings.iter().all(|finding| finding.preparation.is_readable()) {
+        let mut flags: Vec<String> = wrong
+            .findings
+            .iter()
+            .map(|finding| format!("--accept-data {}", finding.preparation.name()))
+            .collect();
+        flags.dedup();
+        let flags = flags.join(" ");
+        hints.push(format!("{flags} runs on it all the same, and the result says so"));
+    }
     hints
 }
 

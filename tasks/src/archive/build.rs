@@ -52,7 +52,7 @@ pub(super) fn build(
         }))
     };
     index::write(path, key, set, count, names, &sorted)
-        .map_err(|source| ArchiveError::Io { path: path.to_owned(), source })
+        .map_err(|source| ArchiveError::Write { path: path.to_owned(), source })
 }
 
 fn look_up(found: &[Found], archive: u32, item: u32) -> (&Found, &Item) {

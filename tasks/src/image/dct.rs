@@ -56,10 +56,11 @@ pub unsafe fn decode(info: &mut sys::jpeg_decompress_struct) -> Option<Vec<u8>> 
     if !usual || unsafe { sys::jpeg_has_multiple_scans(info) } != 0 {
         return None;
     }
-    // SAFETY: after the header there are `num_components` of them, which nothing changes from here on.
-    let components = unsafe { std::slice::from_raw_parts(info.comp_info, 3) };
-    let factors = components.iter().map(|c| (c.h_samp_factor, c.v_samp_factor));
-    let chroma = match factors.collect::<Vec<_>>()[..] {
+    // SAFETY: after the header there are `num_components` of them; the slice ends here, since libjpeg writes
+    // to them when it reads on.
+    let factors = unsafe { std::slice::from_raw_parts(info.comp_info, 3) };
+    let factors: Vec<_> = factors.iter().map(|c| (c.h_samp_factor, c.v_samp_factor)).collect();
+    let chroma = match factors[..] {
         [(1, 1), (1, 1), (1, 1)] => Chroma::Full,
         // Narrower ones are repeated, not filtered.
         [(2, 2), (1, 1), (1, 1)] if width.div_ceil(2) > 2 => Chroma::Half,
@@ -71,6 +72,8 @@ pub unsafe fn decode(info: &mut sys::jpeg_decompress_struct) -> Option<Vec<u8>> 
     if arrays.is_null() || info.input_scan_number != 1 {
         return None;
     }
+    // SAFETY: as above; all coefficients are read, and nothing changes the components from here on.
+    let components = unsafe { std::slice::from_raw_parts(info.comp_info, 3) };
     let mut planes = Vec::with_capacity(3);
     for (index, component) in components.iter().enumerate() {
         // SAFETY: an array for each component; its rows are those of `component`.

@@ -84,21 +84,22 @@ pub fn verify(
         checks: Vec::new(),
     };
     let published = generated.map_or_else(|| dataset.splits.clone(), |mark| mark.splits);
-    match dataset.layout {
-        Layout::ImageFolder => images::verify(dataset, files, options, &published, &mut report)?,
+    let form = match dataset.layout {
+        Layout::ImageFolder => {
+            images::verify(dataset, files, options, &published, &mut report)?;
+            None
+        }
         Layout::Demonstrations => {
             demonstrations::verify(dataset, files, options, &published, &mut report)?;
+            None
         }
         Layout::Nyuv2Bts
         | Layout::KittiEigen
         | Layout::Ade20k
         | Layout::Voc2012
         | Layout::Loveda => paired::verify(dataset, files, options, &published, &mut report)?,
-    }
-    // Generated data has the names of the real files.
-    if !report.generated {
-        known::verify(dataset, files, options, &mut report)?;
-    }
+    };
+    known::verify(dataset, files, (options, form), &mut report)?;
     Ok(report)
 }
 

@@ -159,13 +159,14 @@ struct There {
     image_bytes: u64,
 }
 
+/// Looks at pairs; the form of the labels, where it is known.
 pub(super) fn verify(
     dataset: &Dataset,
     files: &Files,
     options: &Options<'_>,
     published: &BTreeMap<String, usize>,
     report: &mut Report,
-) -> Result<(), VerifyError> {
+) -> Result<Option<LabelForm>, VerifyError> {
     let lists = list_kind(dataset, files).and_then(|kind| {
         let list = |split| listed(dataset, files, split, kind, options.pinned);
         Ok((kind, [("train", list("train")?.1), ("val", list("val")?.1)]))
@@ -179,7 +180,7 @@ pub(super) fn verify(
                 error => within(files, &error),
             };
             report.check(Subject::Files, None).is(Verdict::Wrong, error);
-            return Ok(());
+            return Ok(None);
         }
     };
     report.find(recognise(dataset, files, None));
@@ -202,7 +203,8 @@ pub(super) fn verify(
         let pairs = images.get(at).into_iter().flatten();
         pairs.map(|pair: &There| (&*pair.image, pair.image_bytes)).collect::<Vec<_>>()
     });
-    duplicates::verify(files, &train, &val, options, report)
+    duplicates::verify(files, &train, &val, options, report)?;
+    Ok(form)
 }
 
 /// The pairs of which both files are there, and what is said of the others.
