@@ -71,6 +71,18 @@ fn a_run_on_a_wrong_preparation_is_refused_or_says_so() {
 }
 
 #[test]
+fn another_size_is_refused_and_cannot_be_accepted() {
+    let world = World::with_mini();
+    let miniature = Miniature::new("nyuv2");
+    miniature.depth(|row, column, value| if (row / 9 + column / 7) % 11 == 0 { 0 } else { value });
+    miniature.resize((960, 1280));
+    let (status, said) = run(&world, &miniature, &[]);
+    assert_eq!(status, Some(2), "{said}");
+    insta::assert_snapshot!(said);
+    assert_eq!(run(&world, &miniature, &["--accept-data", "resized"]).0, Some(2));
+}
+
+#[test]
 fn full_ade20k_is_named_where_it_does_not_even_open() {
     let world = World::with_mini();
     let miniature = Miniature::new("ade20k");

@@ -51,7 +51,7 @@ pub fn decode_bytes(bytes: &[u8]) -> Result<Array3<u8>, ImageError> {
 /// # Errors
 /// [`ImageError::Layout`] for any other kind of PNG, else as [`decode`].
 pub fn decode_gray16(path: &Path) -> Result<Array2<u16>, ImageError> {
-    png::gray16(png_bytes(&read(path)?, path)?, path)
+    decode_gray16_at(&read(path)?, path)
 }
 
 /// Reads the stored values of an 8-bit grey PNG or the palette indices of a palette PNG (1, 2, 4 or
@@ -60,7 +60,7 @@ pub fn decode_gray16(path: &Path) -> Result<Array2<u16>, ImageError> {
 /// # Errors
 /// [`ImageError::Layout`] for any other kind of PNG, else as [`decode`].
 pub fn decode_mask(path: &Path) -> Result<Array2<u8>, ImageError> {
-    png::mask(png_bytes(&read(path)?, path)?, path)
+    decode_mask_at(&read(path)?, path)
 }
 
 /// [`decode`] for a file of a data set.
@@ -78,7 +78,7 @@ pub fn decode_in(files: &Files, path: &str) -> Result<Array3<u8>, ImageError> {
 /// As [`decode_gray16`].
 pub fn decode_gray16_in(files: &Files, path: &str) -> Result<Array2<u16>, ImageError> {
     let (bytes, place) = read_in(files, path)?;
-    png::gray16(png_bytes(&bytes, &place)?, &place)
+    decode_gray16_at(&bytes, &place)
 }
 
 /// [`decode_mask`] for a file of a data set.
@@ -87,7 +87,7 @@ pub fn decode_gray16_in(files: &Files, path: &str) -> Result<Array2<u16>, ImageE
 /// As [`decode_mask`].
 pub fn decode_mask_in(files: &Files, path: &str) -> Result<Array2<u8>, ImageError> {
     let (bytes, place) = read_in(files, path)?;
-    png::mask(png_bytes(&bytes, &place)?, &place)
+    decode_mask_at(&bytes, &place)
 }
 
 /// [`png_size`] for a file of a data set.
@@ -121,7 +121,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|source| ImageError::Io { path: path.to_owned(), source })
 }
 
-fn read_in(files: &Files, path: &str) -> Result<(Vec<u8>, PathBuf), ImageError> {
+/// A file of a data set and its place, which errors of the `_at` functions name.
+pub(crate) fn read_in(files: &Files, path: &str) -> Result<(Vec<u8>, PathBuf), ImageError> {
     let place = files.place(path);
     match files.read(path) {
         Ok(bytes) => Ok((bytes, place)),
@@ -129,12 +130,23 @@ fn read_in(files: &Files, path: &str) -> Result<(Vec<u8>, PathBuf), ImageError> 
     }
 }
 
-fn decode_at(bytes: &[u8], path: &Path) -> Result<Array3<u8>, ImageError> {
+/// [`decode`] for the bytes of a file.
+pub(crate) fn decode_at(bytes: &[u8], path: &Path) -> Result<Array3<u8>, ImageError> {
     match Format::of(bytes) {
         Some(Format::Jpeg) => jpeg::decode(bytes, path),
         Some(Format::Png) => png::rgb(bytes, path),
         None => Err(ImageError::unrecognised(bytes, path)),
     }
+}
+
+/// [`decode_gray16`] for the bytes of a file.
+pub(crate) fn decode_gray16_at(bytes: &[u8], path: &Path) -> Result<Array2<u16>, ImageError> {
+    png::gray16(png_bytes(bytes, path)?, path)
+}
+
+/// [`decode_mask`] for the bytes of a file.
+pub(crate) fn decode_mask_at(bytes: &[u8], path: &Path) -> Result<Array2<u8>, ImageError> {
+    png::mask(png_bytes(bytes, path)?, path)
 }
 
 fn png_bytes<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a [u8], ImageError> {

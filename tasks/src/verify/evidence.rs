@@ -139,8 +139,8 @@ pub(super) fn depth(
     found
 }
 
-/// How the labels are read: as the user says, else as [`LabelForm::detect`] does; none where nothing
-/// decides.
+/// How the labels are read: as the user says, else as [`LabelForm::detect`] does, which reads on where
+/// these masks have neither label that decides. Here what lies overhead decides then; none where nothing does.
 pub(super) fn form(
     dataset: &Dataset,
     seen: &Labels,
@@ -153,11 +153,24 @@ pub(super) fn form(
         (None, None) => Some(LabelForm::Shifted),
         (None, Some(_)) if seen.counts[usize::from(IGNORE)] > 0 => Some(LabelForm::Shifted),
         (None, Some(_)) if seen.counts[classes] > 0 => Some(LabelForm::Original),
-        (None, Some(_)) => None,
+        (None, Some(_)) => upright(dataset, seen),
     }
 }
 
-/// Images of another size than the published one, `[width, height]`, where there is only one.
+/// The form in which skies and ceilings lie above floors and roads, where they lie below in the other.
+fn upright(dataset: &Dataset, seen: &Labels) -> Option<LabelForm> {
+    if dataset.layout != Layout::Ade20k || seen.masks < LEAST {
+        return None;
+    }
+    let (original, shifted) = (overhead(seen, 1)?, overhead(seen, 0)?);
+    match () {
+        () if original > OVERHEAD && shifted < 0.0 => Some(LabelForm::Original),
+        () if shifted > OVERHEAD && original < 0.0 => Some(LabelForm::Shifted),
+        () => None,
+    }
+}
+
+/// Another size than the published one, where there is only one; of depth maps or masks, by height and width.
 pub(super) fn resized(
     dataset: &Dataset,
     split: &str,
@@ -171,7 +184,8 @@ pub(super) fn resized(
     let all: usize = sizes.values().sum();
     let others = all - sizes.get(&(height, width)).copied().unwrap_or(0);
     most(others, all).then(|| {
-        let evidence = format!("{others} of {all} images are not {width}x{height}");
+        let targets = if dataset.depth.is_some() { "depth maps" } else { "masks" };
+        let evidence = format!("{others} of {all} {targets} are not {width}x{height}");
         Finding::new(dataset, Preparation::Resized, Some(split), evidence)
     })
 }
@@ -268,19 +282,11 @@ fn upside_down(seen: &Labels, form: LabelForm) -> Option<(Preparation, String)> 
     if seen.masks < LEAST {
         return None;
     }
-    let overhead = |first: i32| {
-        let stored = |classes: &[usize]| -> Vec<usize> {
-            classes.iter().filter_map(|&class| usize::try_from(class as i32 + first).ok()).collect()
-        };
-        let (above, below) = (stored(&ABOVE), stored(&BELOW));
-        let enough = |labels: &[usize]| seen.share(labels.iter().copied()) >= KIND_SHARE;
-        (enough(&above) && enough(&below)).then(|| seen.height(&below) - seen.height(&above))
-    };
-    let read = overhead(first).filter(|&overhead| overhead < 0.0)?;
+    let read = overhead(seen, first).filter(|&overhead| overhead < 0.0)?;
     [(first + 1, Preparation::UnshiftedLabels), (first - 1, Preparation::TwiceShiftedLabels)]
         .into_iter()
         .find_map(|(other, preparation)| {
-            let right = overhead(other).filter(|&overhead| overhead > OVERHEAD)?;
+            let right = overhead(seen, other).filter(|&overhead| overhead > OVERHEAD)?;
             let way = if other > first { "high" } else { "low" };
             let evidence = format!(
                 "sky and ceiling lie below floor and road in {} masks (by {:.2} of the height) unless every label is \
@@ -289,6 +295,17 @@ fn upside_down(seen: &Labels, form: LabelForm) -> Option<(Preparation, String)> 
             );
             Some((preparation, evidence))
         })
+}
+
+/// How much higher skies and ceilings lie than floors and roads, in image heights, if the class `c` is stored
+/// as `c + first`; none where there is too little of either.
+fn overhead(seen: &Labels, first: i32) -> Option<f64> {
+    let stored = |classes: &[usize]| -> Vec<usize> {
+        classes.iter().filter_map(|&class| usize::try_from(class as i32 + first).ok()).collect()
+    };
+    let (above, below) = (stored(&ABOVE), stored(&BELOW));
+    let enough = |labels: &[usize]| seen.share(labels.iter().copied()) >= KIND_SHARE;
+    (enough(&above) && enough(&below)).then(|| seen.height(&below) - seen.height(&above))
 }
 
 /// Published shares beside those found: total variation, half the sum of the differences; 0 is the same,

@@ -1,10 +1,6 @@
 //! What the first bytes of an image file tell.
 
-use crate::files::Files;
 use crate::image::Format;
-
-/// Enough for the header behind a thumbnail and a colour profile.
-const HEAD: usize = 128 << 10;
 
 /// What a file says it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +12,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Of a file; `None` where it cannot be told.
-    pub fn of(files: &Files, path: &str) -> Option<Self> {
-        Self::parse(&files.head(path, HEAD).ok()?)
-    }
-
+    /// Of a file's bytes; `None` where it cannot be told.
     pub fn parse(head: &[u8]) -> Option<Self> {
         match Format::of(head)? {
             Format::Png => {

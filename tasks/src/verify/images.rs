@@ -10,7 +10,7 @@ use super::{
 };
 use crate::data::{Dataset, ImageFolder, ImageNet};
 use crate::files::Files;
-use crate::image::decode_in;
+use crate::image::{decode_at, read_in};
 
 /// Fewest images, and the share of them, that have to be of one size to be called resized.
 const RESIZED: (usize, f64) = (32, 0.95);
@@ -89,12 +89,13 @@ fn look(
     let indices = spread(samples.len(), if options.full { samples.len() } else { LOOKED_AT });
     let one = |seen: &mut Seen, index: usize| {
         let path = &*samples[index].path;
-        match decode_in(files, path) {
-            Ok(pixels) => {
-                let (height, width, _) = pixels.dim();
+        let decoded = read_in(files, path).and_then(|(bytes, place)| {
+            Ok((decode_at(&bytes, &place)?.dim(), Header::parse(&bytes)))
+        });
+        match decoded {
+            Ok(((height, width, _), header)) => {
                 *seen.sizes.entry((height, width)).or_default() += 1;
-                let other = Header::of(files, path).is_some_and(|header| header.channels != 3);
-                seen.grey += usize::from(other);
+                seen.grey += usize::from(header.is_some_and(|header| header.channels != 3));
             }
             Err(error) => {
                 let root = format!("{}/", files.root().display());
@@ -117,14 +118,19 @@ fn look(
     let said = decoded(looked_at, found, "image", bad.count);
     report.check(Subject::Readable, Some(split)).with(bad.verdict(Verdict::Wrong), said, bad);
     report.check(Subject::Sizes, Some(split)).is(Verdict::Good, sizes(&seen.sizes));
-    if seen.grey > 0 {
-        let said = format!("{} not of three channels, read as RGB", number(seen.grey, "image"));
-        report.check(Subject::Channels, Some(split)).is(Verdict::Good, said);
-    }
+    channels(split, seen.grey, report);
     if let Some(evidence) = resized(&seen.sizes) {
         report.find(vec![Finding::new(dataset, Preparation::Resized, Some(split), evidence)]);
     }
     Ok(())
+}
+
+/// Images that are not of three channels: as published, and read as RGB.
+pub(super) fn channels(split: &str, others: usize, report: &mut Report) {
+    if others > 0 {
+        let said = format!("{} not of three channels, read as RGB", number(others, "image"));
+        report.check(Subject::Channels, Some(split)).is(Verdict::Good, said);
+    }
 }
 
 /// Nearly all images with the same shorter side, or small ones alone.

@@ -9,12 +9,15 @@ use crate::files::Files;
 const LOOKED_AT: usize = 4096;
 
 /// What a folder is instead of the data set's, as far as names tell: for data sets that do not open,
-/// `error` says why. No file is read.
+/// `error` says why. What lies beside a data set that opens is no part of it and says nothing. No file is
+/// read.
 pub fn recognise(dataset: &Dataset, files: &Files, error: Option<&DenseError>) -> Vec<Finding> {
     let finding = |preparation, evidence| Finding::new(dataset, preparation, None, evidence);
     let found = match (dataset.layout, error) {
-        (Layout::Ade20k, _) => {
-            full_ade20k(files).map(|evidence| (Preparation::FullAde20k, evidence))
+        (Layout::Ade20k, error) => {
+            let beside = error.and_then(|_| beside_full_ade20k(files));
+            let evidence = beside.or_else(|| within_full_ade20k(files));
+            evidence.map(|evidence| (Preparation::FullAde20k, evidence))
         }
         (Layout::Voc2012, Some(DenseError::AugmentedMasks { listed, missing, .. })) => {
             let evidence = format!(
@@ -38,21 +41,22 @@ pub(super) fn unsorted(dataset: &Dataset, error: &DataError) -> Vec<Finding> {
     }
 }
 
-/// The folders of full ADE20K (by places, since 2021 within `images/ADE`) or its masks beside the images.
-fn full_ade20k(files: &Files) -> Option<String> {
+/// The folder or the index of a release of full ADE20K.
+fn beside_full_ade20k(files: &Files) -> Option<String> {
     const RELEASES: [&str; 2] = ["ADE20K_2021_17_01", "ADE20K_2016_07_26"];
     const INDEXES: [&str; 3] = ["index_ade20k.pkl", "index_ade20k.mat", "index_ade20k_2016.mat"];
     if let Some(release) = RELEASES.into_iter().find(|folder| files.is_dir(folder)) {
         return Some(format!("there is a folder {release}"));
     }
-    if let Some(folder) = ["images/ADE/training", "images/ADE/validation"]
-        .into_iter()
-        .find(|folder| files.is_dir(folder))
-    {
+    let index = INDEXES.into_iter().find(|file| files.is_file(file))?;
+    Some(format!("there is an index {index}"))
+}
+
+/// Its folders within `images` (by places, since 2021 within `images/ADE`), or its masks beside the images.
+fn within_full_ade20k(files: &Files) -> Option<String> {
+    const FOLDERS: [&str; 2] = ["images/ADE/training", "images/ADE/validation"];
+    if let Some(folder) = FOLDERS.into_iter().find(|folder| files.is_dir(folder)) {
         return Some(format!("there is a folder {folder}"));
-    }
-    if let Some(index) = INDEXES.into_iter().find(|file| files.is_file(file)) {
-        return Some(format!("there is an index {index}"));
     }
     for folder in ["images/training", "images/validation"] {
         let Ok(entries) = files.entries(folder) else { continue };

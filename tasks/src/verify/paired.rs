@@ -10,13 +10,13 @@ use super::look::{Depths, Labels};
 use super::report::Problems;
 use super::{
     Finding, LOOKED_AT, Looked, Options, Report, Subject, Verdict, VerifyError, counted, decoded,
-    duplicates, evidence, number, recognise, spread, sum,
+    duplicates, evidence, images, number, recognise, spread, sum,
 };
 use crate::data::Dataset;
 use crate::dense::find::{Names, listed};
 use crate::dense::{DenseError, LabelForm, PairedSet, list_kind};
 use crate::files::Files;
-use crate::image::{ImageError, decode_gray16_in, decode_in, decode_mask_in};
+use crate::image::{ImageError, decode_at, decode_gray16_at, decode_mask_at, read_in};
 use crate::sample::is_sample;
 
 /// Targets of a split that are looked at before a run.
@@ -40,6 +40,8 @@ struct Targets {
     unreadable: Problems,
     /// Targets without a depth or a class.
     nothing: Problems,
+    /// By height and width.
+    sizes: BTreeMap<(usize, usize), usize>,
 }
 
 impl Targets {
@@ -48,10 +50,22 @@ impl Targets {
         self.labels.merge(&other.labels);
         self.unreadable.merge(other.unreadable);
         self.nothing.merge(other.nothing);
+        add_sizes(&mut self.sizes, other.sizes);
     }
 
     /// Looks at a target; its height and width, where it is of the right kind.
     fn look(
+        &mut self,
+        dataset: &Dataset,
+        files: &Files,
+        target: (usize, &str),
+    ) -> Option<(usize, usize)> {
+        let size = self.decode(dataset, files, target)?;
+        *self.sizes.entry(size).or_default() += 1;
+        Some(size)
+    }
+
+    fn decode(
         &mut self,
         dataset: &Dataset,
         files: &Files,
@@ -60,9 +74,16 @@ impl Targets {
         let fail = |unreadable: &mut Problems, error: &ImageError| {
             unreadable.add(index, || within(files, error));
         };
-        let header = Header::of(files, path);
+        let (bytes, place) = match read_in(files, path) {
+            Ok(read) => read,
+            Err(error) => {
+                fail(&mut self.unreadable, &error);
+                return None;
+            }
+        };
+        let header = Header::parse(&bytes);
         if let Some(depth) = dataset.depth {
-            match decode_gray16_in(files, path) {
+            match decode_gray16_at(&bytes, &place) {
                 Ok(map) => {
                     self.depths.add(dataset, depth.steps_per_metre as f32, &map);
                     if map.iter().all(|&value| value == 0) {
@@ -79,7 +100,7 @@ impl Targets {
             }
             return None;
         }
-        match decode_mask_in(files, path) {
+        match decode_mask_at(&bytes, &place) {
             Ok(mask) => {
                 self.labels.add(index, &mask);
                 Some(mask.dim())
@@ -96,6 +117,12 @@ impl Targets {
     }
 }
 
+fn add_sizes(sizes: &mut BTreeMap<(usize, usize), usize>, others: BTreeMap<(usize, usize), usize>) {
+    for (size, count) in others {
+        *sizes.entry(size).or_default() += count;
+    }
+}
+
 /// A message without the data folder, which the report names once.
 fn within(files: &Files, error: &dyn std::fmt::Display) -> String {
     error.to_string().replace(&format!("{}/", files.root().display()), "")
@@ -108,22 +135,29 @@ fn findings(
     chosen: Option<LabelForm>,
     generated: bool,
 ) -> (Vec<Finding>, Option<LabelForm>) {
+    // Generated data is smaller.
+    let resized = splits.iter().filter(|_| !generated);
+    let mut found: Vec<Finding> = resized
+        .filter_map(|(split, seen)| evidence::resized(dataset, split, &seen.sizes))
+        .collect();
     if dataset.depth.is_some() {
         let of_split = |(split, seen): &(&str, Targets)| {
             evidence::depth(dataset, split, &seen.depths, generated)
         };
-        return (splits.iter().flat_map(of_split).collect(), None);
+        found.extend(splits.iter().flat_map(of_split));
+        return (found, None);
     }
     let mut all = Labels::default();
     splits.iter().for_each(|(_, seen)| all.merge(&seen.labels));
     let form = evidence::form(dataset, &all, chosen);
-    let mut found = evidence::labels(dataset, None, &all, form);
-    if found.is_empty() {
+    let mut of_labels = evidence::labels(dataset, None, &all, form);
+    if of_labels.is_empty() {
         let of_split = |(split, seen): &(&str, Targets)| {
             evidence::labels(dataset, Some(split), &seen.labels, form)
         };
-        found = splits.iter().flat_map(of_split).collect();
+        of_labels = splits.iter().flat_map(of_split).collect();
     }
+    found.extend(of_labels);
     (found, form)
 }
 
@@ -252,7 +286,8 @@ struct Pairs {
     unreadable: Problems,
     differ: Problems,
     small: Problems,
-    grey: Problems,
+    /// Not of three channels.
+    grey: usize,
     sizes: BTreeMap<(usize, usize), usize>,
 }
 
@@ -269,11 +304,13 @@ fn look(
     let one = |seen: &mut Pairs, index: usize| {
         let There { image, target, .. } = &pairs[index];
         let size = seen.targets.look(dataset, files, (index, target));
-        let pixels = match decode_in(files, image) {
-            Ok(pixels) => pixels,
+        let decoded = read_in(files, image).and_then(|(bytes, place)| {
+            Ok((decode_at(&bytes, &place)?.dim(), Header::parse(&bytes)))
+        });
+        let ((height, width, _), header) = match decoded {
+            Ok(decoded) => decoded,
             Err(error) => return seen.unreadable.add(index, || within(files, &error)),
         };
-        let (height, width, _) = pixels.dim();
         *seen.sizes.entry((height, width)).or_default() += 1;
         if let Some(size) = size.filter(|&size| size != (height, width)) {
             seen.differ.add(index, || {
@@ -287,20 +324,15 @@ fn look(
                 format!("{image}: {width}x{height}; the protocol keeps rows up to {bottom}, columns up to {right}")
             });
         }
-        if let Some(header) = Header::of(files, image).filter(|header| header.channels != 3) {
-            seen.grey
-                .add(index, || format!("{image}: {}", number(header.channels.into(), "channel")));
-        }
+        seen.grey += usize::from(header.is_some_and(|header| header.channels != 3));
     };
     let merge = |seen: &mut Pairs, other: Pairs| {
         seen.targets.merge(other.targets);
         seen.unreadable.merge(other.unreadable);
         seen.differ.merge(other.differ);
         seen.small.merge(other.small);
-        seen.grey.merge(other.grey);
-        for (size, count) in other.sizes {
-            *seen.sizes.entry(size).or_default() += count;
-        }
+        seen.grey += other.grey;
+        add_sizes(&mut seen.sizes, other.sizes);
     };
     let mut seen: Pairs = sum(&indices, &what, options, one, merge)?;
     let (looked_at, found) = (indices.len(), pairs.len());
@@ -309,7 +341,7 @@ fn look(
     let bad = &seen.unreadable;
     let said = decoded(looked_at, found, "pair", bad.count);
     report.check(Subject::Readable, Some(split)).with(bad.verdict(Verdict::Wrong), said, bad);
-    let sizes = super::images::sizes(&seen.sizes);
+    let sizes = images::sizes(&seen.sizes);
     seen.differ.merge(seen.small);
     let differ = &seen.differ;
     let said = match differ.count {
@@ -319,14 +351,7 @@ fn look(
         }
     };
     report.check(Subject::Sizes, Some(split)).with(differ.verdict(Verdict::Wrong), said, differ);
-    if !report.generated {
-        report.find(evidence::resized(dataset, split, &seen.sizes).into_iter().collect());
-    }
-    if seen.grey.count > 0 {
-        let said =
-            format!("{} not of three channels, read as RGB", number(seen.grey.count, "image"));
-        report.check(Subject::Channels, Some(split)).with(Verdict::Note, said, &seen.grey);
-    }
+    images::channels(split, seen.grey, report);
     Ok(seen.targets)
 }
 

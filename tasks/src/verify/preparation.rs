@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::data::Dataset;
+use crate::data::{Dataset, Layout};
 
 /// What a data set was found to be instead of itself. The names are those of `[[dataset.wrong]]` in
 /// `datasets.toml`, which says what each is and what to do.
@@ -75,7 +75,7 @@ impl Preparation {
     }
 
     /// Whether a run can read it all the same, so that it may be accepted: not one that has other files, or
-    /// files of other kinds.
+    /// files of other kinds, or of another size than the protocol's crop is made for.
     pub fn is_readable(self) -> bool {
         matches!(
             self,
@@ -87,9 +87,11 @@ impl Preparation {
         )
     }
 
-    /// Whether results on it are wrong, or only to be read with care.
-    pub fn verdict(self) -> Verdict {
-        if self == Self::Resized { Verdict::Note } else { Verdict::Wrong }
+    /// Whether results on it are wrong, or only to be read with care: another size is wrong where the
+    /// protocol crops by pixels.
+    fn verdict(self, dataset: &Dataset) -> Verdict {
+        let noted = self == Self::Resized && dataset.layout != Layout::Nyuv2Bts;
+        if noted { Verdict::Note } else { Verdict::Wrong }
     }
 }
 
@@ -128,7 +130,7 @@ impl Finding {
         let known = dataset.wrong.iter().find(|wrong| wrong.name == preparation.name());
         Self {
             preparation,
-            verdict: preparation.verdict(),
+            verdict: preparation.verdict(dataset),
             split: split.map(str::to_owned),
             evidence,
             about: known.map(|wrong| wrong.about.clone()).unwrap_or_default(),

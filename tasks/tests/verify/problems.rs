@@ -1,6 +1,7 @@
 //! Single files that are not as they should be, each reported in its place.
 
 use std::fs;
+use std::path::Path;
 
 use pixio_eval_tasks::data::{Checksum, KnownFile};
 use pixio_eval_tasks::verify::{Options, Report, Subject, Verdict};
@@ -82,8 +83,8 @@ fn images_for_training_among_those_for_validation() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(wrong(&report), @r#"
             Wrong
-            resized (train): 8 of 8 images are not 1024x1024
-            resized (val): 4 of 4 images are not 1024x1024
+            resized (train): 8 of 8 masks are not 1024x1024
+            resized (val): 4 of 4 masks are not 1024x1024
             Wrong duplicates -: 1 of 4 images for validation are also for training
                 Val/Urban/images_png/101.png is Train/Rural/images_png/5.png
             "#);
@@ -121,6 +122,27 @@ fn images_too_small_for_the_protocol() {
 }
 
 #[test]
+fn grey_images_are_as_published_and_told_behind_long_segments() {
+    for (name, image) in [
+        ("voc2012", "JPEGImages/2012_000002.jpg"),
+        ("imagenet1k", "train/n00000001/n00000001_3.JPEG"),
+    ] {
+        let miniature = Miniature::new(name);
+        let data =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images/jpeg/photo-grey.jpg");
+        let grey = fs::read(data).unwrap();
+        // 192 KiB of metadata before the frame header, which says how many channels there are.
+        let segment = [&[0xff, 0xe5, 0xff, 0xff][..], &[0; 65533]].concat();
+        let bytes = [&grey[..2], &segment.repeat(3), &grey[2..]].concat();
+        fs::write(miniature.root().join(image), bytes).unwrap();
+        let report = miniature.report(FULL);
+        let check = report.checks.iter().find(|check| check.subject == Subject::Channels).unwrap();
+        assert_eq!(check.verdict, Verdict::Good, "{name}");
+        assert_eq!(check.said, "1 image not of three channels, read as RGB");
+    }
+}
+
+#[test]
 fn known_files_are_compared() {
     let mut miniature = Miniature::new("voc2012");
     let path = "ImageSets/Segmentation/val.txt";
@@ -153,8 +175,13 @@ fn known_files_are_compared() {
 fn masks_in_the_other_form_are_not_compared() {
     let ade20k = || {
         let mut miniature = Miniature::new("ade20k");
-        miniature.dataset.known.retain(|known| known.path.starts_with("annotations/"));
-        assert!(!miniature.dataset.known.is_empty());
+        miniature.dataset.known = vec![KnownFile {
+            path: "annotations/validation/ADE_val_00000001.png".to_owned(),
+            bytes: 1,
+            checksum: Checksum::try_from("md5:00000000000000000000000000000000".to_owned())
+                .unwrap(),
+            by: "the archive".to_owned(),
+        }];
         miniature
     };
     let known = |miniature: &Miniature| {

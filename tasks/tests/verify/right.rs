@@ -8,7 +8,7 @@ use pixio_eval_tasks::dense::{LabelForm, PairedSet};
 use pixio_eval_tasks::files::Files;
 use pixio_eval_tasks::image::{decode_gray16, decode_mask};
 use pixio_eval_tasks::sample;
-use pixio_eval_tasks::verify::{Options, Verdict, quick, verify};
+use pixio_eval_tasks::verify::{Options, Preparation, Subject, Verdict, quick, verify};
 use png::{BitDepth, ColorType};
 use proptest::prelude::*;
 
@@ -70,6 +70,27 @@ fn without_the_mark_and_in_either_form_of_labels_it_is_right_too() {
             _ => {}
         }
     }
+}
+
+#[test]
+fn the_original_form_is_told_without_its_last_class() {
+    let miniature = Miniature::new("ade20k");
+    miniature.labels(|label| if label == 255 { 0 } else { label + 1 });
+    assert_eq!(miniature.found(None), []);
+    // As many as the shares ask for.
+    let list = miniature.root().join("train.txt");
+    fs::write(&list, fs::read_to_string(&list).unwrap().repeat(4)).unwrap();
+    let report = miniature.report(OPTIONS);
+    let of = |subject| report.checks.iter().filter(move |check| check.subject == subject);
+    for values in of(Subject::Values) {
+        assert!(values.said.contains("stored in the original form"), "{}", values.said);
+        assert_eq!(values.verdict, Verdict::Good);
+    }
+    assert_eq!((of(Subject::Values).count(), of(Subject::Shares).count()), (2, 1));
+    // Before a run, too, labels are looked at in that form.
+    miniature.labels(|label| if label > 20 { label + 130 } else { label });
+    let found = quick(&miniature.dataset, &miniature.set(), None);
+    assert_eq!(found[0].preparation, Preparation::FullAde20k);
 }
 
 fn golden() -> PathBuf {
@@ -150,7 +171,9 @@ proptest! {
         let root = if which < 3 { golden().join(name) } else { miniature.root() };
         cropped(name, &root, folder.path(), [top, left, height, width]);
         let set = PairedSet::open(&miniature.dataset, folder.path()).unwrap();
-        prop_assert_eq!(quick(&miniature.dataset, &set, None), []);
+        let mut found = quick(&miniature.dataset, &set, None);
+        found.retain(|found| found.preparation != Preparation::Resized);
+        prop_assert_eq!(found, []);
     }
 
     /// Right images never make a finding, whichever they are and however many, repeated ones too.

@@ -165,6 +165,34 @@ fn full_ade20k_is_recognised_by_its_folders() {
 }
 
 #[test]
+fn what_lies_beside_right_data_says_nothing() {
+    let miniature = Miniature::new("ade20k");
+    let root = miniature.root();
+    fs::create_dir_all(root.join("ADE20K_2021_17_01/images/ADE/training/home/attic")).unwrap();
+    fs::write(root.join("index_ade20k.pkl"), "").unwrap();
+    let recognised = || recognise(&miniature.dataset, &miniature.files(), None);
+    assert_eq!(recognised(), []);
+    assert_eq!(miniature.found(None), []);
+    // But not among its images.
+    fs::create_dir_all(root.join("images/ADE/training/home/attic")).unwrap();
+    assert_eq!(recognised()[0].preparation, Preparation::FullAde20k);
+}
+
+#[test]
+fn nyuv2_of_another_size_is_recognised() {
+    for size in [(960, 1280), (240, 320)] {
+        let miniature = Miniature::new("nyuv2");
+        with_holes(&miniature);
+        miniature.resize(size);
+        assert_eq!(miniature.found(None), [Preparation::Resized]);
+        let (found, (height, width)) = (miniature.report(OPTIONS).findings, size);
+        assert_eq!(found[0].to_string(), "resized (train): 8 of 8 depth maps are not 640x480");
+        assert_eq!(found[0].verdict, Verdict::Wrong, "{width}x{height}");
+    }
+    assert!(!Preparation::Resized.is_readable());
+}
+
+#[test]
 fn masks_of_other_kinds_are_recognised() {
     for (name, expected) in [
         ("ade20k", Preparation::FullAde20k),
