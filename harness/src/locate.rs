@@ -42,8 +42,11 @@ pub fn files(
 ) -> Result<Files, ArchiveError> {
     let bar: OnceLock<Bar> = OnceLock::new();
     let told = |done: u64, total: u64| {
-        let label = || format!("indexing {}", dataset.name);
-        bar.get_or_init(|| reporter.bytes(&label(), total)).set(done);
+        // Nothing of nothing: another process does it.
+        if total > 0 {
+            let label = || format!("indexing {}", dataset.name);
+            bar.get_or_init(|| reporter.bytes(&label(), total)).set(done);
+        }
         !interrupt::requested()
     };
     Files::open(dataset, root, &cache.join(INDEXES), &told)

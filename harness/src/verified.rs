@@ -1,13 +1,16 @@
 //! What `data verify` found the last time, kept in the cache for `data status`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, Unit};
 use results::write_whole;
+use schema::Fingerprint;
 use serde::{Deserialize, Serialize};
+use tasks::data::{Dataset, ImageNet, Layout};
+use tasks::dense::{PairedSet, PinnedLists};
+use tasks::files::Files;
 use tasks::verify::{Report, Verdict};
 
 /// Folder in the cache. A file is named after the data set and a hash of where it is.
@@ -24,16 +27,40 @@ pub struct Mark {
     pub verdict: Verdict,
     /// Wrong preparations that were recognised, by name.
     pub recognised: Vec<String>,
-    /// Samples that were there, by split.
-    pub splits: BTreeMap<String, usize>,
+    /// Hash over paths and sizes of what was there, if it could be listed.
+    pub fingerprint: Option<Fingerprint>,
 }
 
-/// Keeps the outcome of a verification.
+/// Hash over paths and sizes of the files of a data set; none for one that cannot be listed.
+pub fn fingerprint(
+    dataset: &Dataset,
+    files: &Files,
+    pinned: Option<&PinnedLists>,
+) -> Option<Fingerprint> {
+    match dataset.layout {
+        Layout::ImageFolder => Some(ImageNet::open(files).ok()?.fingerprint()),
+        Layout::Demonstrations => None,
+        _ => Some(PairedSet::open_with(dataset, files, pinned).ok()?.fingerprint()),
+    }
+}
+
+/// Keeps the outcome of a verification. One of some files does not replace one of all of them that found the
+/// same of the same files.
 ///
 /// # Errors
 ///
 /// The system's, with the file or folder.
-pub fn keep(cache: &Path, report: &Report) -> Result<(), (PathBuf, io::Error)> {
+pub fn keep(
+    cache: &Path,
+    report: &Report,
+    fingerprint: Option<Fingerprint>,
+) -> Result<(), (PathBuf, io::Error)> {
+    if let Some(last) = last(cache, &report.dataset, &report.root) {
+        let same = last.fingerprint == fingerprint && last.verdict == report.verdict;
+        if same && last.full && !report.full {
+            return Ok(());
+        }
+    }
     let mut recognised: Vec<String> =
         report.findings.iter().map(|finding| finding.preparation.to_string()).collect();
     recognised.sort_unstable();
@@ -44,7 +71,7 @@ pub fn keep(cache: &Path, report: &Report) -> Result<(), (PathBuf, io::Error)> {
         full: report.full,
         verdict: report.verdict,
         recognised,
-        splits: report.splits.iter().map(|split| (split.split.clone(), split.found)).collect(),
+        fingerprint,
     };
     let folder = cache.join(FOLDER);
     fs::create_dir_all(&folder).map_err(|error| (folder, error))?;

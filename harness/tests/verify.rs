@@ -104,12 +104,29 @@ fn status_knows_of_the_last_verification() {
     let status = || world.run(&["data", "status", "imagenet1k", "nyuv2"]).stdout;
     assert!(!status().contains("verified"));
     world.run(&["data", "verify", "-q", "--full", "imagenet1k"]);
+    // One of some files does not replace it.
+    world.run(&["data", "verify", "-q", "imagenet1k"]);
     let said = status();
     let line = said.lines().find(|line| line.contains("verified in full on 20")).unwrap();
     assert!(line.ends_with(": nothing wrong"), "{said}");
     assert_eq!(said.matches("verified").count(), 1);
     fs::remove_file(world.path("data/imagenet1k/train/n00000000/n00000000_0.JPEG")).unwrap();
-    assert!(status().contains(": with other counts than now"));
+    assert!(status().contains(": other files than now"));
     world.run(&["data", "verify", "-q", "imagenet1k"]);
     assert!(status().contains(": wrong\n"));
+}
+
+#[test]
+fn a_damaged_archive_is_no_reason_to_be_silent_about_the_others() {
+    let world = World::new();
+    world.run(&["data", "sample", "nyuv2", "--to", "data"]);
+    fs::create_dir(world.path("data/loveda")).unwrap();
+    fs::write(world.path("data/loveda/Train.zip"), b"PK\x03\x04 and no more").unwrap();
+    let status = world.run(&["data", "status", "nyuv2", "loveda"]);
+    insta::assert_snapshot!("damaged_archive_status", seen(&status));
+    let verify = world.run(&["data", "verify", "-q"]);
+    assert!(verify.stdout.contains("nyuv2: right"), "{}", verify.stdout);
+    let loveda = verify.stdout.find("loveda: wrong").unwrap();
+    insta::assert_snapshot!("damaged_archive", verify.stdout[loveda..].to_owned());
+    assert_eq!(verify.status, Some(1));
 }

@@ -3,6 +3,7 @@
 //! lists and loads samples does not know the difference.
 
 use std::fs::{self, File};
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,7 +156,8 @@ impl Files {
         }
         match fs::metadata(self.root.join(path)) {
             Ok(found) => Ok(found.is_file().then_some(found.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Not a directory: the root is an archive.
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
     }

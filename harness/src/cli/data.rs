@@ -1,6 +1,7 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
+use tasks::archive::ArchiveError;
 use tasks::data::{Dataset, ListOrigin, Registry, State, Status, status};
 use tasks::sample;
 use tasks::verify::Verdict;
@@ -13,7 +14,7 @@ use crate::lists;
 use crate::locate;
 use crate::progress::Reporter;
 use crate::registry::nearest;
-use crate::run::{CELLS, RunError};
+use crate::run::CELLS;
 use crate::verified::{self, Mark};
 
 pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliError> {
@@ -36,14 +37,7 @@ pub(super) fn data(command: DataCommand, reporter: &Reporter) -> Result<u8, CliE
             let cache = locate::cache();
             let found: Vec<Shown> = known(&registry, &names)?
                 .into_iter()
-                .map(|set| {
-                    let pinned = lists::cached(set, &cache);
-                    let root = locate::dataset(&set.name, &data);
-                    let files =
-                        locate::files(set, &root, &cache, reporter).map_err(RunError::from)?;
-                    let verified = verified::last(&cache, &set.name, &root);
-                    Ok(Shown { status: status(set, &files, pinned.as_ref()), verified })
-                })
+                .map(|set| shown(set, &locate::dataset(&set.name, &data), &cache, reporter))
                 .collect::<Result<_, CliError>>()?;
             if json {
                 print_json(&found)?;
@@ -114,10 +108,39 @@ struct Shown {
     status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Mark>,
+    /// Whether the files were others then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    changed_since: bool,
+}
+
+/// Archives that cannot be read are that data set's state, and no reason to be silent about the others.
+fn shown(set: &Dataset, root: &Path, cache: &Path, reporter: &Reporter) -> Result<Shown, CliError> {
+    let pinned = lists::cached(set, cache);
+    let verified = verified::last(cache, &set.name, root);
+    let files = match locate::files(set, root, cache, reporter) {
+        Ok(files) => files,
+        Err(ArchiveError::Interrupted) => return Err(CliError::Interrupted),
+        Err(error) => {
+            let status = Status {
+                dataset: set.name.clone(),
+                root: root.to_owned(),
+                state: State::Incomplete,
+                lists: None,
+                splits: Vec::new(),
+                problems: vec![error.to_string()],
+                sample: None,
+            };
+            return Ok(Shown { status, changed_since: verified.is_some(), verified });
+        }
+    };
+    let changed_since = verified.as_ref().is_some_and(|mark| {
+        mark.fingerprint != verified::fingerprint(set, &files, pinned.as_ref())
+    });
+    Ok(Shown { status: status(set, &files, pinned.as_ref()), verified, changed_since })
 }
 
 fn paragraph(shown: &Shown) -> String {
-    let Shown { status, verified } = shown;
+    let Shown { status, verified, changed_since } = shown;
     let word = match status.state {
         State::Absent => "absent",
         State::Complete => "complete",
@@ -144,18 +167,16 @@ fn paragraph(shown: &Shown) -> String {
         text.push_str(&format!("  {problem}\n"));
     }
     if let Some(mark) = verified.as_ref().filter(|_| status.state != State::Absent) {
-        text.push_str(&format!("  {}\n", last_verified(status, mark)));
+        text.push_str(&format!("  {}\n", last_verified(mark, *changed_since)));
     }
     text
 }
 
-fn last_verified(status: &Status, mark: &Mark) -> String {
+fn last_verified(mark: &Mark, changed: bool) -> String {
     let how = if mark.full { "verified in full" } else { "verified" };
     let day = mark.at.split('T').next().unwrap_or_default();
-    let changed =
-        status.splits.iter().any(|split| mark.splits.get(&split.split) != Some(&split.found));
     let outcome = match mark.verdict {
-        _ if changed && !status.splits.is_empty() => "with other counts than now".to_owned(),
+        _ if changed => "other files than now".to_owned(),
         Verdict::Good => "nothing wrong".to_owned(),
         Verdict::Note => "usable, with notes".to_owned(),
         Verdict::Wrong if mark.recognised.is_empty() => "wrong".to_owned(),

@@ -1,4 +1,5 @@
 use results::plot::PlotError;
+use tasks::image::ImageError;
 
 use crate::backbone::BackboneError;
 use crate::device::DeviceError;
@@ -24,7 +25,7 @@ pub enum CliError {
     Interrupted,
     /// An image given on the command line.
     #[error(transparent)]
-    Image(#[from] tasks::image::ImageError),
+    Image(#[from] ImageError),
     /// Running, planning, or reading results.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -185,10 +186,13 @@ impl CliError {
                     Some(first) => vec![format!("did you mean {first:?}?")],
                     None => Vec::new(),
                 },
-                RunError::NoData { name, .. } => vec![format!(
-                    "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
-                     that holds {name}"
-                )],
+                RunError::NoData { name, .. } => vec![
+                    format!(
+                        "say where it is with --data {name}=DIR, or set PIXIO_EVAL_DATA to the folder \
+                         that holds {name}"
+                    ),
+                    format!("`pixio-eval data prepare {name}` makes it from what is published"),
+                ],
                 RunError::NoGrid { .. } => one(
                     "dense heads need a token grid; imagenet1k/knn and CortexBench take any backbone",
                 ),
@@ -200,7 +204,7 @@ impl CliError {
                 RunError::KTooLarge { .. } => one("give smaller numbers with --k"),
                 RunError::WrongData(wrong) => wrong_data_hints(wrong),
                 RunError::Archives(_) => {
-                    one("`pixio-eval data verify --data NAME=DIR` looks at all of it")
+                    one("fetch or copy the archive again; `pixio-eval data card NAME` says from where")
                 }
                 RunError::Lists(error) => list_hints(error),
                 RunError::Data(_) => {
@@ -214,6 +218,7 @@ impl CliError {
                     "--protocol cortexbench-lite and --limit N take fewer".to_owned(),
                 ],
                 RunError::NoState(_) => one("the state is for cortexbench/... tasks"),
+                RunError::Image(ImageError::Io { .. }) => Vec::new(),
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
@@ -320,14 +325,18 @@ fn wrong_data_hints(wrong: &WrongData) -> Vec<String> {
             hints.push(instead.to_owned());
         }
     }
-    let mut names: Vec<&str> =
-        wrong.findings.iter().map(|finding| finding.preparation.name()).collect();
-    names.dedup();
-    hints.push(format!(
-        "`pixio-eval data verify {}` says more; --accept-data {} runs on it all the same, and the result says so",
-        wrong.dataset,
-        names.join(" --accept-data ")
-    ));
+    let (name, root) = (&wrong.dataset, wrong.root.display());
+    hints.push(format!("`pixio-eval data verify {name} --data {name}={root}` says more"));
+    if wrong.findings.iter().all(|finding| finding.preparation.is_readable()) {
+        let mut flags: Vec<String> = wrong
+            .findings
+            .iter()
+            .map(|finding| format!("--accept-data {}", finding.preparation.name()))
+            .collect();
+        flags.dedup();
+        let flags = flags.join(" ");
+        hints.push(format!("{flags} runs on it all the same, and the result says so"));
+    }
     hints
 }
 

@@ -290,11 +290,12 @@ pub(super) fn not_below_zero(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn preparation(text: &str) -> Result<String, String> {
-    match Preparation::named(text) {
+    let readable = || Preparation::ALL.into_iter().filter(|known| known.is_readable());
+    match readable().find(|known| known.name() == text) {
         Some(known) => Ok(known.name().to_owned()),
         None => {
-            let known: Vec<&str> = Preparation::ALL.iter().map(|known| known.name()).collect();
-            Err(format!("expected one of {}", known.join(", ")))
+            let known: Vec<&str> = readable().map(Preparation::name).collect();
+            Err(format!("expected one of {}; no other can be read", known.join(", ")))
         }
     }
 }

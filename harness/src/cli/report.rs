@@ -30,7 +30,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8, CliError> {
 
 /// What a report tells of a data set.
 fn terms(set: &Dataset) -> Terms {
-    let cited = |citation: &Citation| (citation.of.clone(), citation.bibtex.trim().to_owned());
+    let cited = |citation: &Citation| citation.bibtex.trim().to_owned();
     Terms {
         name: set.name.clone(),
         title: set.title.clone(),

@@ -1,13 +1,14 @@
 //! `pixio-eval data verify`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use schema::ListKind;
+use tasks::archive::ArchiveError;
 use tasks::data::{Dataset, Registry};
 use tasks::dense::{LabelForm, list_kind};
 use tasks::files::Files;
-use tasks::verify::{Check, Finding, Options, Report, Verdict, VerifyError, verify};
+use tasks::verify::{Check, Finding, Options, Report, Subject, Verdict, VerifyError, verify};
 
 use super::data::known;
 use super::options::{label_form, named_folder};
@@ -53,9 +54,11 @@ pub(super) fn verified(
     for dataset in known(registry, &args.names)? {
         let root = locate::dataset(&dataset.name, &args.data);
         if root.exists() {
-            let files = locate::files(dataset, &root, &locate::cache(), reporter)
-                .map_err(RunError::from)?;
-            reports.push(one(dataset, &files, args, reporter)?);
+            reports.push(match locate::files(dataset, &root, &locate::cache(), reporter) {
+                Ok(files) => one(dataset, &files, args, reporter)?,
+                Err(ArchiveError::Interrupted) => return Err(CliError::Interrupted),
+                Err(error) => unread(dataset, &root, args, &error),
+            });
         } else if args.names.contains(&dataset.name)
             || args.data.iter().any(|(name, _)| *name == dataset.name)
         {
@@ -73,6 +76,28 @@ pub(super) fn verified(
     }
     let wrong = reports.iter().any(|report| report.verdict == Verdict::Wrong);
     Ok(if wrong { EXIT_FAILED } else { EXIT_DONE })
+}
+
+/// The report on archives that cannot be read.
+fn unread(dataset: &Dataset, root: &Path, args: &VerifyArgs, error: &ArchiveError) -> Report {
+    let check = Check {
+        subject: Subject::Files,
+        split: None,
+        verdict: Verdict::Wrong,
+        said: error.to_string(),
+        files: Vec::new(),
+        more: 0,
+    };
+    Report {
+        dataset: dataset.name.clone(),
+        root: root.to_owned(),
+        verdict: Verdict::Wrong,
+        full: args.full,
+        generated: false,
+        splits: Vec::new(),
+        findings: Vec::new(),
+        checks: vec![check],
+    }
 }
 
 fn one(
@@ -110,7 +135,8 @@ fn one(
         VerifyError::Interrupted => CliError::Interrupted,
         VerifyError::Data(error) => CliError::from(RunError::from(error)),
     })?;
-    if let Err((path, error)) = verified::keep(&cache, &report) {
+    let fingerprint = verified::fingerprint(dataset, files, pinned.as_ref());
+    if let Err((path, error)) = verified::keep(&cache, &report, fingerprint) {
         reporter.warn(format!("`data status` will not know of it: {}: {error}", path.display()));
     }
     Ok(report)

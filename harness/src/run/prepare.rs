@@ -231,6 +231,7 @@ impl Host<'_> {
         let request = self.request;
         let registry = Registry::builtin()?;
         let mut open = DataSets::new();
+        let mut trees: BTreeMap<String, Files> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (_, cell) in cells {
             let key = DataKey::of(cell);
@@ -250,10 +251,14 @@ impl Host<'_> {
             let Some(dataset) = registry.get(name) else {
                 return Err(RunError::NoData { name: name.clone(), folder: folder.clone() });
             };
-            let files = match request.sample {
-                true => Files::folder(&locate::sample(name, &self.cache, self.reporter)?),
-                false => locate::files(dataset, folder, &self.cache, self.reporter)?,
+            let files = match trees.get(name) {
+                Some(files) => files.clone(),
+                None if request.sample => {
+                    Files::folder(&locate::sample(name, &self.cache, self.reporter)?)
+                }
+                None => locate::files(dataset, folder, &self.cache, self.reporter)?,
             };
+            trees.insert(name.clone(), files.clone());
             let opened = match cell.task.head.as_str() {
                 "knn" => Data::Images(knn::open(dataset, &files, key.limit, key.seed)?),
                 _ => {

@@ -14,8 +14,8 @@ pub struct Terms {
     pub title: String,
     /// Its licence or terms.
     pub licence: String,
-    /// What of it a work describes, and that work's BibTeX entry.
-    pub citations: Vec<(String, String)>,
+    /// BibTeX entries of what to cite.
+    pub citations: Vec<String>,
 }
 
 /// The data sets that real runs used, in the order of `known`, and the entries to copy, each once. Generated
@@ -30,14 +30,14 @@ pub(super) fn section(runs: &[Run<'_>], known: &[Terms]) -> String {
     if used.is_empty() {
         return "<p>No run used a published data set.</p>\n".to_owned();
     }
-    let (mut out, mut entries) = (String::from("<dl>\n"), Vec::new());
+    let (mut out, mut entries) = (String::from("<dl>\n"), Vec::<&str>::new());
     for terms in known.iter().filter(|terms| used.contains(terms.name.as_str())) {
         let title = format!("{} ({})", terms.title, terms.name);
         out +=
             &format!("<dt>{}</dt><dd>{}</dd>\n", escape_html(&title), escape_html(&terms.licence));
-        for (_, entry) in &terms.citations {
+        for entry in &terms.citations {
             if !entries.contains(&entry.as_str()) {
-                entries.push(entry);
+                entries.push(entry.as_str());
             }
         }
     }

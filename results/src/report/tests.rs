@@ -81,7 +81,7 @@ fn known() -> Vec<Terms> {
         name: name.to_owned(),
         title: title.to_owned(),
         licence: format!("Terms of {name}"),
-        citations: cited.iter().map(|&c| ("all".to_owned(), format!("@misc{{{c},\n}}"))).collect(),
+        citations: cited.iter().map(|&c| format!("@misc{{{c},\n}}")).collect(),
     };
     vec![
         terms("imagenet1k", HOSTILE, &["one", "both"]),

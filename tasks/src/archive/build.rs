@@ -18,6 +18,9 @@ use super::source::{Bytes, Opened};
 use super::{parquet, tar, webdataset, zip};
 use crate::data::Container;
 
+/// Archives that are listed at once, at least.
+const THREADS: usize = 8;
+
 /// Lists all members and writes their index.
 pub(super) fn build(
     set: &Set,
@@ -49,7 +52,7 @@ pub(super) fn build(
         }))
     };
     index::write(path, key, set, count, names, &sorted)
-        .map_err(|source| ArchiveError::Io { path: path.to_owned(), source })
+        .map_err(|source| ArchiveError::Write { path: path.to_owned(), source })
 }
 
 fn look_up(found: &[Found], archive: u32, item: u32) -> (&Found, &Item) {
@@ -92,7 +95,16 @@ fn each<B: Bytes, T: Send>(
     let scan = |(path, listed): &(PathBuf, &Listed)| {
         scan(&opened(path)?, listed).map_err(|fault| fault.at(path))
     };
-    archives.par_iter().with_max_len(1).map(scan).collect()
+    let run = || archives.par_iter().with_max_len(1).map(scan).collect();
+    // Reading headers is waiting for a disk: more threads than cores, and none for one archive.
+    let threads = THREADS.max(rayon::current_num_threads());
+    let pool = (archives.len() > 1)
+        .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok())
+        .flatten();
+    match pool {
+        Some(pool) => pool.install(run),
+        None => run(),
+    }
 }
 
 /// Paths `SPLIT/CLASS/NAME` of labelled images.

@@ -108,6 +108,14 @@ pub enum ArchiveError {
         /// Bytes of their paths.
         names: u64,
     },
+    /// No index can be kept.
+    #[error("cannot write the index {}: {source}; PIXIO_EVAL_CACHE chooses another folder for it", path.display())]
+    Write {
+        /// The index or its folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The index was written and cannot be read back.
     #[error("the index {} was written and cannot be read back; is its disk full or failing?", path.display())]
     Index {

@@ -20,10 +20,11 @@ mod tar;
 mod webdataset;
 mod zip;
 
-use std::fs::File;
+use std::fs::{self, File, TryLockError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memmap2::Mmap;
 
@@ -51,7 +52,8 @@ impl Archives {
     /// None: there are none.
     ///
     /// `cache` is the folder of indexes, made if it is missing. While an index is built, `told` hears how many
-    /// bytes of how many are done, from several threads; it ends the work by returning false.
+    /// bytes of how many are done, from several threads; it ends the work by returning false. While another
+    /// process builds it, `told` hears 0 of 0.
     ///
     /// # Errors
     ///
@@ -70,8 +72,15 @@ impl Archives {
         let index = match load(&path, &key, &set) {
             Some(index) => index,
             None => {
-                build::build(&set, strip, &path, &key, told)?;
-                load(&path, &key, &set).ok_or(ArchiveError::Index { path })?
+                let _lock = lock(cache, &path, told)?;
+                // Another process may have made it meanwhile.
+                match load(&path, &key, &set) {
+                    Some(index) => index,
+                    None => {
+                        build::build(&set, strip, &path, &key, told)?;
+                        load(&path, &key, &set).ok_or(ArchiveError::Index { path })?
+                    }
+                }
             }
         };
         Ok(Some(Self { base: set.base, index, handles: Handles::new(handles::MOST) }))
@@ -201,6 +210,29 @@ impl std::fmt::Debug for Archives {
         let mut shown = f.debug_struct("Archives");
         shown.field("base", &self.base).field("container", &self.container());
         shown.field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// How often a lock that another process holds is tried.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Held until dropped: of processes that start together, one lists the members and the others wait for it.
+/// Where the file system knows no locks, each lists them.
+fn lock(
+    cache: &Path,
+    index: &Path,
+    told: &(dyn Fn(u64, u64) -> bool + Sync),
+) -> Result<Option<File>, ArchiveError> {
+    let fail = |source| ArchiveError::Write { path: cache.to_owned(), source };
+    fs::create_dir_all(cache).map_err(fail)?;
+    let file = File::create(index.with_extension("lock")).map_err(fail)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) if !told(0, 0) => return Err(ArchiveError::Interrupted),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+        }
     }
 }
 

@@ -7,9 +7,8 @@
 //! - Upsampling: a triangle filter, 3/4 of the nearer and 1/4 of the farther sample on each axis.
 //! - Colour: JFIF's conversion, with 16 fractional bits.
 //!
-//! All blocks are decoded, at full size. Decoding at an eighth, a quarter or half the size (libjpeg's
-//! `scale_denom`, Pillow's `draft`) would be faster still; it takes other pixels than a resize does and
-//! is therefore not used anywhere.
+//! All blocks are decoded, at full size. Decoding at an eighth, a quarter or half of it (libjpeg's
+//! `scale_denom`) would be faster still, but a resize of its result has other pixels: it is used nowhere.
 
 use std::arch::x86_64::*;
 
@@ -57,10 +56,11 @@ pub unsafe fn decode(info: &mut sys::jpeg_decompress_struct) -> Option<Vec<u8>> 
     if !usual || unsafe { sys::jpeg_has_multiple_scans(info) } != 0 {
         return None;
     }
-    // SAFETY: after the header there are `num_components` of them, which nothing changes from here on.
-    let components = unsafe { std::slice::from_raw_parts(info.comp_info, 3) };
-    let factors = components.iter().map(|c| (c.h_samp_factor, c.v_samp_factor));
-    let chroma = match factors.collect::<Vec<_>>()[..] {
+    // SAFETY: after the header there are `num_components` of them; the slice ends here, since libjpeg writes
+    // to them when it reads on.
+    let factors = unsafe { std::slice::from_raw_parts(info.comp_info, 3) };
+    let factors: Vec<_> = factors.iter().map(|c| (c.h_samp_factor, c.v_samp_factor)).collect();
+    let chroma = match factors[..] {
         [(1, 1), (1, 1), (1, 1)] => Chroma::Full,
         // Narrower ones are repeated, not filtered.
         [(2, 2), (1, 1), (1, 1)] if width.div_ceil(2) > 2 => Chroma::Half,
@@ -72,6 +72,8 @@ pub unsafe fn decode(info: &mut sys::jpeg_decompress_struct) -> Option<Vec<u8>> 
     if arrays.is_null() || info.input_scan_number != 1 {
         return None;
     }
+    // SAFETY: as above; all coefficients are read, and nothing changes the components from here on.
+    let components = unsafe { std::slice::from_raw_parts(info.comp_info, 3) };
     let mut planes = Vec::with_capacity(3);
     for (index, component) in components.iter().enumerate() {
         // SAFETY: an array for each component; its rows are those of `component`.

@@ -3,7 +3,8 @@
 //!
 //! [`decode`] is `Image.open(path).convert("RGB")` (EXIF orientation is not applied), [`resize`] is
 //! `Image.resize` with the bicubic filter, [`prepare`] the whole of an [`schema::ImageStage`] up to
-//! [`normalise_into`]. All of them work on one thread: images are decoded side by side.
+//! [`normalise_into`]. All of them work on one thread: images are decoded side by side. JPEG is always decoded
+//! at full size: decoding at a fraction of it, as Pillow's `draft` does, gives other pixels.
 //!
 //! Two places are stricter than Pillow, and refuse a damaged file instead of filling in: PNG
 //! checksums are verified, and PNG data with missing rows is [`ImageError::Truncated`].

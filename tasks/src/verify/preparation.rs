@@ -74,6 +74,19 @@ impl Preparation {
         Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
+    /// Whether a run can read it all the same, so that it may be accepted: not one that has other files, or
+    /// files of other kinds.
+    pub fn is_readable(self) -> bool {
+        matches!(
+            self,
+            Self::DenseDepth
+                | Self::DepthScale
+                | Self::RawLidar
+                | Self::UnshiftedLabels
+                | Self::TwiceShiftedLabels
+        )
+    }
+
     /// Whether results on it are wrong, or only to be read with care.
     pub fn verdict(self) -> Verdict {
         if self == Self::Resized { Verdict::Note } else { Verdict::Wrong }

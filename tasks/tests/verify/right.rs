@@ -80,10 +80,13 @@ fn golden() -> PathBuf {
 fn the_golden_data_is_right() {
     let registry = Registry::builtin().unwrap();
     for name in ["nyuv2", "kitti", "ade20k"] {
-        let (dataset, files) = (registry.get(name).unwrap(), Files::folder(&golden().join(name)));
-        let set = PairedSet::open(dataset, &files).unwrap();
-        assert_eq!(quick(dataset, &set, None), [], "{name}");
-        let report = verify(dataset, &files, &Options { full: true, ..OPTIONS }).unwrap();
+        let (mut dataset, files) =
+            (registry.get(name).unwrap().clone(), Files::folder(&golden().join(name)));
+        // Files of these names were generated too.
+        dataset.known.clear();
+        let set = PairedSet::open(&dataset, &files).unwrap();
+        assert_eq!(quick(&dataset, &set, None), [], "{name}");
+        let report = verify(&dataset, &files, &Options { full: true, ..OPTIONS }).unwrap();
         assert_eq!(report.findings, [], "{name}");
         assert!(report.verdict < Verdict::Wrong, "{}", lines(&report));
     }

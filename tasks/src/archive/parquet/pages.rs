@@ -114,6 +114,9 @@ fn page(
                     return Err(unsupported("levels in another encoding", "levels as RLE"));
                 }
                 let length = u64::from(content.length(window)?);
+                if length > LONGEST_HEADER as u64 {
+                    return Err(Fault::damaged("the length of a page's levels"));
+                }
                 defined = levels(&content.take(window, length)?, n)?;
             }
             Ok(Some(Page::Data { defined, encoding: data.encoding, content }))

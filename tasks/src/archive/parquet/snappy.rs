@@ -12,6 +12,8 @@ use super::super::source::Window;
 
 /// Unpacked bytes of a block.
 const BLOCK: u64 = 1 << 16;
+/// Copies of copies that are followed for one byte; behind more, the page is unpacked whole.
+const MOST_HOPS: usize = 64;
 /// Bytes of the longest header of an element.
 const HEADER: usize = 5;
 /// The most bytes that one packed byte makes: a copy of 64 has three.
@@ -178,7 +180,12 @@ impl Walk {
         let mut bytes = Vec::new();
         for mut wanted in at..at + n {
             self.reach(window, wanted + 1)?;
+            let mut hops = 0;
             loop {
+                hops += 1;
+                if hops > MOST_HOPS {
+                    return Err(Stop::Crossing);
+                }
                 let place = self.elements.partition_point(|&(out, _)| out <= wanted);
                 let element = place.checked_sub(1).and_then(|i| self.elements.get(i));
                 match *element.ok_or(Stop::Crossing)? {
