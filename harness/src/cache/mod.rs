@@ -6,7 +6,11 @@
 //!   card.json              what the key was made of; locked while a process uses the set
 //! CACHE/splits-v1/         published split lists, named by their hash
 //! CACHE/samples-v1/        generated sample data
+//! CACHE/indexes-v1/        members of archives that are read in place: see `tasks::archive`
+//! CACHE/verified-v1/       what `data verify` found, by data set and place
 //! ```
+//!
+//! The last four are small or few, and made again where they are removed; `cache` lists and prunes the first two.
 //!
 //! A set's files carry the set's fingerprint and the hash of their content, so that a damaged, torn or
 //! foreign file is noticed when it is read, and made again.

@@ -178,8 +178,7 @@ fn masks_in_the_other_form_are_not_compared() {
         miniature.dataset.known = vec![KnownFile {
             path: "annotations/validation/ADE_val_00000001.png".to_owned(),
             bytes: 1,
-            checksum: Checksum::try_from("md5:00000000000000000000000000000000".to_owned())
-                .unwrap(),
+            checksum: Checksum::try_from(format!("sha256:{}", "0".repeat(64))).unwrap(),
             by: "the archive".to_owned(),
         }];
         miniature
