@@ -1,6 +1,6 @@
 //! From the files that a data set is published in to the folder that runs read.
 //!
-//! What may be fetched is fetched, and continued if it breaks off ([`crate::download`]); what only a person
+//! What may be fetched is fetched, and continued if it breaks off (`crate::download`); what only a person
 //! can get is listed, all of it, before anything is fetched. Archives are read as what strangers wrote: a
 //! member may not lead out of the folder, be a link, or grow beyond bounds. Everything is made in folders
 //! beside the final one, which appears by one rename: it is whole, or not there. The same command goes on
