@@ -71,6 +71,30 @@ impl Format {
     }
 }
 
+/// Bytes that a file's chosen members say they unpack to; of a tar archive its own, of a gzipped one a
+/// guess. Nothing of what is no archive: reading it will say so.
+pub(super) fn estimate(path: &Path, chosen: &dyn Fn(&str) -> bool) -> u64 {
+    let size = path.metadata().map_or(0, |found| found.len());
+    match Format::of(path) {
+        Ok(Ok(Format::Tar)) => size,
+        Ok(Ok(Format::TarGz)) => size.saturating_mul(4),
+        Ok(Ok(Format::Zip)) => {
+            let file = File::open(path).ok();
+            let Some(Ok(archive)) = file.map(|file| ZipArchive::new(BufReader::new(file))) else {
+                return 0;
+            };
+            let of = |index| {
+                let entry = archive.by_index_data(index).ok()?;
+                let wanted = safe(entry.name_raw()).is_ok_and(|name| chosen(&name));
+                wanted.then(|| entry.size())
+            };
+            let all = (0..archive.len()).filter_map(of).fold(0, u64::saturating_add);
+            all.min(bound(size))
+        }
+        _ => 0,
+    }
+}
+
 /// A member as the archive describes it.
 pub(super) struct Member {
     /// With `/` between names; for one of an archive in the archive, behind that one's path.

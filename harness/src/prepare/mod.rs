@@ -31,7 +31,6 @@ pub use self::error::{ByHand, PrepareError};
 pub use self::member::Danger;
 pub use self::record::{Origin, Record};
 
-use self::archive::Format;
 use self::fetch::Ready;
 use self::gather::{Choice, Given};
 use self::member::Places;
@@ -46,6 +45,9 @@ use crate::progress::Reporter;
 
 /// Raised whenever another folder is made from the same files.
 const REVISION: u32 = 1;
+
+/// Bytes that take so long to read that it is said.
+const LONG_READ: u64 = 1 << 30;
 
 /// What to prepare, and how.
 #[derive(Clone, Debug)]
@@ -278,8 +280,7 @@ fn fetched_and_made(
     let text = serde_json::to_string_pretty(&plan).map_err(std::io::Error::from);
     work.begin(&text.map_err(PrepareError::io("write", &site.work))?, reporter)?;
 
-    let unpacked = ready.iter().filter(|ready| work.finished(&ready.here.name).is_none());
-    room("unpacking", &site.work, unpacked.map(estimate).sum())?;
+    room("unpacking", &site.work, growth(&ready, work)?)?;
     let mut making = Making { work, places: Places::default(), named: HashMap::new(), reporter };
     let mut from = Vec::new();
     for (ready, (name, bytes, _)) in ready.iter().zip(&archives) {
@@ -301,17 +302,24 @@ fn fetched_and_made(
     })
 }
 
-/// Bytes that a file will take in the tree; nothing where it gets another name alone.
-fn estimate(ready: &Ready<'_>) -> u64 {
-    let path = &ready.here.path;
-    let size = fs::metadata(path).map_or(0, |found| found.len());
-    if ready.file.is_kept() {
-        return 0;
+/// Bytes that the tree will still grow by.
+fn growth(ready: &[Ready<'_>], work: &Work) -> Result<u64, PrepareError> {
+    let tree = work.place("");
+    let (_, there) = record::count(&tree).map_err(PrepareError::io("read", &tree))?;
+    let (mut done, mut needed) = (0, 0_u64);
+    for Ready { file, here, .. } in ready {
+        match work.finished(&here.name) {
+            Some(finished) => done += finished.files.iter().map(|(_, size)| size).sum::<u64>(),
+            // What is read in place gets another name there, or is moved.
+            None if file.is_kept() => {}
+            None => {
+                let rules = Rules(&file.unpack);
+                let chosen = |path: &str| rules.target(path).is_some();
+                needed = needed.saturating_add(archive::estimate(&here.path, &chosen));
+            }
+        }
     }
-    match Format::of(path) {
-        Ok(Ok(Format::Tar | Format::Zip)) => size,
-        _ => 4 * size,
-    }
+    Ok(needed.saturating_sub(there.saturating_sub(done)))
 }
 
 struct Making<'a> {
@@ -385,7 +393,11 @@ impl Making<'_> {
         }
         let path = &ready.here.path;
         let io = PrepareError::io("read", path);
-        self.reporter.detail(format!("{}: computing its checksum", ready.here.name));
+        let bytes = fs::metadata(path).map_err(&io)?.len();
+        if bytes > LONG_READ {
+            let name = &ready.here.name;
+            self.reporter.say(format!("{name}: computing the checksum of {bytes} bytes"));
+        }
         let Some(published) = &ready.file.checksum else {
             return Ok(format!("sha256:{}", Digest::sha256(path).map_err(&io)?));
         };

@@ -242,9 +242,8 @@ impl Work {
     }
 
     /// Gives the tree its final name.
-    pub fn publish(self, site: &Site, record: &[u8]) -> Result<(), PrepareError> {
-        let path = self.tree.join(super::record::FILE);
-        write_whole(&path, record).map_err(PrepareError::io("write", &path))?;
+    pub fn publish(mut self, site: &Site, record: &[u8]) -> Result<(), PrepareError> {
+        self.put(super::record::FILE, record)?;
         self.sync();
         fs::rename(&self.tree, &site.to).map_err(PrepareError::io("make", &site.to))?;
         if let Some(Ok(above)) = site.to.parent().map(File::open) {

@@ -18,11 +18,11 @@ fn what_a_person_must_fetch_is_listed_at_once() {
 
       sync.zip
         https://github.com/cleinc/bts
-        Download the training images that its README links to (Google Drive).
+        Download sync.zip, the training images, from the Google Drive address in its README, section NYU Depth V2.
 
       official_splits.zip
         https://github.com/cleinc/bts
-        Make the folder official_splits from nyu_depth_v2_labeled.mat with the script of that repository, as its README says, and zip it.
+        Download nyu_depth_v2_labeled.mat (2.8 GB) from the data set's page, make the folder official_splits of it with utils/extract_official_train_test_set_from_mat.py of that repository, and zip that folder.
 
     hint: then continue with: pixio-eval data prepare nyuv2 --from FOLDER
     ");
@@ -101,11 +101,11 @@ fn drives_are_named_by_the_lists() {
 
       data_depth_annotated.zip
         https://www.cvlibs.net/datasets/kitti/eval_depth.php?benchmark=depth_prediction
-        Log in and download the annotated depth maps data set (14 GB).
+        Log in and download 'annotated depth maps data set' (14 GB).
 
       2011_09_26_drive_0020_sync.zip
         https://www.cvlibs.net/datasets/kitti/raw_data.php
-        Log in and download the synced and rectified data of every drive that the split lists name.
+        Log in and download '[synced+rectified data]' of the 61 drives that the split lists name: 45 of 2011_09_26, 2 of 2011_09_28, 3 of 2011_09_29, 7 of 2011_09_30, 4 of 2011_10_03. Calibration and tracklets are not needed.
     ");
 }
 

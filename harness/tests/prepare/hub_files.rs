@@ -3,17 +3,22 @@
 use super::hub::{Fault, Hub};
 use super::*;
 
+/// As many as there are, of which three are of some size.
 fn shards() -> Tree {
-    Tree::from([
-        ("data/train-00000-of-00002.parquet".to_owned(), noise(1, 150_000)),
-        ("data/train-00001-of-00002.parquet".to_owned(), noise(2, 120_000)),
-        ("data/validation-00000-of-00001.parquet".to_owned(), noise(3, 90_000)),
-    ])
+    let shard = |split: &str, at: u64, of: u64, size| {
+        let seed = if split == "train" { 1 + at } else { 1000 + at };
+        (format!("data/{split}-{at:05}-of-{of:05}.parquet"), noise(seed, size))
+    };
+    let train = (0..294).map(|at| {
+        shard("train", at, 294, [150_000, 120_000].get(at as usize).copied().unwrap_or(50))
+    });
+    let val = (0..14).map(|at| shard("validation", at, 14, if at == 0 { 90_000 } else { 50 }));
+    train.chain(val).collect()
 }
 
 fn imagenet() -> Hub {
     let mut files = shards();
-    files.insert("data/test-00000-of-00001.parquet".to_owned(), noise(4, 10));
+    files.insert("data/test-00000-of-00001.parquet".to_owned(), noise(4000, 10));
     files.insert("README.md".to_owned(), b"ImageNet".to_vec());
     let hub = Hub::new(files);
     hub.with(|state| {
@@ -40,9 +45,9 @@ fn shards_are_fetched_and_lie_as_in_the_repository() {
     let ran = run_with(&world, &hub, &[], &[]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert_snapshot!(ran.stderr, @r"
-    data/train-*.parquet: fetching 2 files of ILSVRC/imagenet-1k@0123456789abcdef0123456789abcdef01234567
-    data/validation-*.parquet: fetching 1 files of ILSVRC/imagenet-1k@0123456789abcdef0123456789abcdef01234567
-    imagenet1k: prepared, 3 files of 360000 bytes
+    data/train-*.parquet: fetching 294 files of ILSVRC/imagenet-1k@0123456789abcdef0123456789abcdef01234567
+    data/validation-*.parquet: fetching 14 files of ILSVRC/imagenet-1k@0123456789abcdef0123456789abcdef01234567
+    imagenet1k: prepared, 308 files of 375250 bytes
     try: pixio-eval run imagenet1k/knn --backbone pixio-b
     ");
     assert_eq!(tree(&world.path("data/imagenet1k")), shards());
@@ -59,7 +64,7 @@ fn a_gated_repository_names_its_page_and_its_token_stays_there() {
     let ran = run_with(&world, &hub, &[], &[("HF_TOKEN", "hf_notthatone")]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
     assert_snapshot!(ran.stderr, @r"
-    data/train-*.parquet: fetching 2 files of ILSVRC/imagenet-1k@0123456789abcdef0123456789abcdef01234567
+    data/train-*.parquet: fetching 294 files of ILSVRC/imagenet-1k@0123456789abcdef0123456789abcdef01234567
     error: no access to ILSVRC/imagenet-1k: it is gated, private, or does not exist (the hub answered 403)
     hint: accept the terms at http://127.0.0.1:PORT/datasets/ILSVRC/imagenet-1k, then set HF_TOKEN (or log in with the Hugging Face CLI)
     ");
@@ -85,7 +90,7 @@ fn a_shard_that_came_wrong_or_in_part_is_fetched_again() {
     assert_eq!(ran.status, Some(2), "{}", ran.stderr);
     assert!(
         ran.stderr
-            .contains("data/train-00000-of-00002.parquet of ILSVRC/imagenet-1k@main is corrupt")
+            .contains("data/train-00000-of-00294.parquet of ILSVRC/imagenet-1k@main is corrupt")
     );
     assert!(tree(&world.path("data/imagenet1k.downloads")).is_empty());
 
@@ -109,18 +114,18 @@ fn given_shards_are_not_fetched() {
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert_eq!(tree(&world.path("data/imagenet1k")), shards());
     let sent = |seed, size| hub.sent(&format!("/cdn/{}", sha256(&noise(seed, size))));
-    assert_eq!((sent(1, 150_000), sent(2, 120_000), sent(3, 90_000)), (1, 0, 0));
-    assert_eq!(tree(&given).len(), 2);
+    assert_eq!((sent(1, 150_000), sent(2, 120_000), sent(1000, 90_000)), (1, 0, 0));
+    assert_eq!(tree(&given).len(), 307);
 
     // All of them given: without any request. One too few: not without.
-    let shard = "data/imagenet1k/data/train-00000-of-00002.parquet";
-    std::fs::copy(world.path(shard), given.join("train-00000-of-00002.parquet")).unwrap();
+    let shard = "data/imagenet1k/data/train-00000-of-00294.parquet";
+    std::fs::copy(world.path(shard), given.join("train-00000-of-00294.parquet")).unwrap();
     let offline = ["--from", "given", "--offline", "--to", "other"];
     let before = hub.with(|state| state.seen.len());
     let ran = run_with(&world, &hub, &offline, &[]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert_eq!(tree(&world.path("other")), shards());
-    std::fs::remove_file(given.join("deeper/validation-00000-of-00001.parquet")).unwrap();
+    std::fs::remove_file(given.join("deeper/validation-00000-of-00014.parquet")).unwrap();
     let fewer = ["--from", "given", "--offline", "--to", "fewer"];
     let ran = run_with(&world, &hub, &fewer, &[]);
     assert_snapshot!(ran.stderr, @r"

@@ -198,8 +198,8 @@ impl std::fmt::Display for Checksum {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unpack {
-    /// Beginning of a member's path, with `*` for one folder of any name; an archive in the archive is
-    /// unpacked in its place.
+    /// Beginning of a member's path, with `*` for any part of one name. A name that ends in `.tar/` is a tar
+    /// archive in the tar archive: its members are unpacked in its place.
     pub from: String,
     /// What stands for that beginning in the data folder.
     pub to: String,
