@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, LOCATION,
-    RANGE, RETRY_AFTER,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE,
+    LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode, Url};
@@ -197,6 +197,12 @@ impl<'a> Download<'a> {
         let validator = partial.origin().validator().map(str::to_owned);
         let mut response = self.ask(Method::GET, remote, from, validator.as_deref(), "").await?;
         let whole = response.status() == StatusCode::OK;
+        if whole
+            && from > 0
+            && let Some(found) = other(remote, &response)
+        {
+            return Err(Failure::Again(format!("the server sent {found}"), None));
+        }
         if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             partial.restart().map_err(&io)?;
             if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -301,6 +307,16 @@ fn run<T>(work: impl Future<Output = Result<T, DownloadError>>) -> Result<T, Dow
     let done = http::block_on(work);
     done.map_err(|error| DownloadError::Client(error.to_string()))?
         .ok_or(DownloadError::Interrupted)?
+}
+
+/// What an answer announces, if that is surely not the file: nothing to give up bytes for.
+fn other(remote: &Remote<'_>, response: &Response) -> Option<String> {
+    if let (Some(expected), Some(found)) = (remote.size, response.content_length()) {
+        let differ = expected != found;
+        return differ.then(|| format!("{found} bytes, expected {expected} or the rest of them"));
+    }
+    let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    kind.to_ascii_lowercase().starts_with("text/html").then(|| "a web page".to_owned())
 }
 
 fn accepted(remote: &Remote<'_>, from: u64, response: Response) -> Result<Response, Failure> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::listing::{Listed, Listing};
 use super::transfer::Wanted;
 use super::{HubError, HubRef};
-use crate::download::Partial;
+use crate::download::{Difference, Partial};
 use crate::progress::Reporter;
 
 /// A data set repository at a commit.
@@ -33,6 +33,21 @@ impl<'a> DataSet<'a> {
     /// Where a file is sent from; the same for the same commit.
     pub fn address(&self, file: &Listed) -> String {
         self.listing.address(&self.commit, &file.path).to_string()
+    }
+
+    /// What a file hashes to, as `ALGORITHM:DIGITS`, and how the one that is here differs.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn compare(
+        &self,
+        file: &Listed,
+        here: &Path,
+    ) -> Result<(String, Option<Difference>), HubError> {
+        let wanted = Wanted { commit: &self.commit, file: &file.path, size: file.size };
+        let (_, digest) = self.listing.digest(wanted, file.git.as_deref())?;
+        let found = digest.difference(here, Some(file.size)).map_err(HubError::io(here))?;
+        Ok((digest.to_string(), found))
     }
 
     /// Fetches a file to `place` by way of `partial`, which a later attempt continues; returns what it hashes

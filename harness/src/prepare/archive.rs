@@ -2,6 +2,7 @@
 //! archive held against what is there.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -56,9 +57,13 @@ impl Format {
     pub fn flaw(path: &Path) -> io::Result<Option<String>> {
         Ok(match Self::of(path)? {
             Err(found) => Some(found.to_owned()),
-            Ok(Self::Zip) => ZipArchive::new(BufReader::new(File::open(path)?))
-                .err()
-                .map(|error| format!("a damaged zip archive: {error}")),
+            Ok(Self::Zip) => match ZipArchive::new(BufReader::new(File::open(path)?)) {
+                Ok(_) => None,
+                Err(error) => match super::error::of_system(&error) {
+                    Some(error) => return Err(error),
+                    None => Some(format!("a damaged zip archive: {error}")),
+                },
+            },
             Ok(Self::Tar) => {
                 let mut file = File::open(path)?;
                 let size = file.metadata()?.len();
@@ -158,9 +163,13 @@ impl Reading<'_> {
         Ok((file, size))
     }
 
-    fn damaged(&self, member: Option<&str>, why: impl ToString) -> PrepareError {
+    fn damaged(&self, member: Option<&str>, why: &str) -> PrepareError {
         let (archive, member) = (self.path.to_path_buf(), member.map(str::to_owned));
-        PrepareError::Damaged { archive, member, why: why.to_string() }
+        PrepareError::Damaged { archive, member, why: why.to_owned() }
+    }
+
+    fn unreadable(&self, error: impl Error + 'static) -> PrepareError {
+        PrepareError::unreadable(self.path, None, &error)
     }
 
     /// A member's path, behind that of the archive that it is in.
@@ -176,7 +185,7 @@ impl Reading<'_> {
     fn zip(&self, visitor: &mut dyn Visitor) -> Result<(), PrepareError> {
         let (file, size) = self.open()?;
         let opened = ZipArchive::new(BufReader::new(file));
-        let mut archive = opened.map_err(|error| self.damaged(None, error))?;
+        let mut archive = opened.map_err(|error| self.unreadable(error))?;
         if archive.has_duplicate_names() {
             return Err(self.damaged(None, "its directory names a member twice"));
         }
@@ -184,7 +193,7 @@ impl Reading<'_> {
         for index in 0..archive.len() {
             let (member, packed) = {
                 let entry = archive.by_index_data(index);
-                let entry = entry.map_err(|error| self.damaged(None, error))?;
+                let entry = entry.map_err(|error| self.unreadable(error))?;
                 let raw = entry.name_raw();
                 let kind = match entry.unix_mode().map_or(0, |mode| mode & 0o170_000) {
                     _ if raw.ends_with(b"/") => Kind::Folder,
@@ -198,7 +207,9 @@ impl Reading<'_> {
             };
             if visitor.wants(&member)? {
                 let file = archive.by_index(index);
-                let mut file = file.map_err(|error| self.damaged(Some(&member.path), error))?;
+                let mut file = file.map_err(|error| {
+                    PrepareError::unreadable(self.path, Some(&member.path), &error)
+                })?;
                 visitor.take(&member, &mut file)?;
             }
             passed += packed;
@@ -229,7 +240,7 @@ impl Reading<'_> {
         let meter = Rc::new(Meter::new(u64::MAX));
         let section = Section::new(file, start, size).map_err(&io)?;
         let mut archive = tar::Archive::new(Metered { inner: section, meter: Rc::clone(&meter) });
-        let entries = archive.entries_with_seek().map_err(|error| self.damaged(None, error))?;
+        let entries = archive.entries_with_seek().map_err(|error| self.unreadable(error))?;
         self.entries(entries, &meter, false, (start, outer), visitor)
     }
 
@@ -240,13 +251,13 @@ impl Reading<'_> {
         let meter = Rc::new(Meter::new(bound(size)));
         let decoder = MultiGzDecoder::new(counted);
         let mut archive = tar::Archive::new(Metered { inner: decoder, meter: Rc::clone(&meter) });
-        let entries = archive.entries().map_err(|error| self.damaged(None, error))?;
+        let entries = archive.entries().map_err(|error| self.unreadable(error))?;
         let mut told = Told { visitor, passed };
         self.entries(entries, &meter, true, (0, ""), &mut told)?;
         // To the end, where the checksum is.
         meter.left.set(u64::MAX);
         let end = io::copy(&mut archive.into_inner(), &mut io::sink());
-        end.map_err(|error| self.damaged(None, error)).map(drop)
+        end.map_err(|error| self.unreadable(error)).map(drop)
     }
 
     fn entries<R: Read>(
@@ -261,7 +272,7 @@ impl Reading<'_> {
             // A stream skips by reading.
             meter.left.set(meter.left.get().saturating_add(HEADERS));
             let Some(entry) = entries.next() else { return Ok(()) };
-            let mut entry = entry.map_err(|error| self.damaged(None, error))?;
+            let mut entry = entry.map_err(|error| self.unreadable(error))?;
             let kind = match entry.header().entry_type() {
                 EntryType::Regular | EntryType::Continuous => Kind::File,
                 EntryType::Directory => Kind::Folder,
@@ -296,8 +307,11 @@ fn ends_in_zeros(file: &mut File, start: u64, size: u64) -> io::Result<bool> {
     let Some(last) = size.checked_sub(512) else { return Ok(false) };
     let mut block = [0; 512];
     file.seek(SeekFrom::Start(start + last))?;
-    let read = file.read_exact(&mut block);
-    Ok(read.is_ok() && block.iter().all(|&byte| byte == 0))
+    match file.read_exact(&mut block) {
+        Ok(()) => Ok(block.iter().all(|&byte| byte == 0)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A part of a file.
@@ -411,5 +425,31 @@ impl Visitor for Told<'_> {
 
     fn at(&mut self, _: u64) {
         self.visitor.at(self.passed.get());
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/prepare/make.rs"]
+#[allow(dead_code)]
+mod make;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_needed_for_what_is_unpacked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let members = [("in/a", vec![0; 1000]), ("in/b", vec![0; 200]), ("out/c", vec![0; 4000])];
+        let chosen = |path: &str| path.starts_with("in/");
+        std::fs::write(&path, make::zip(&members)).unwrap();
+        assert!(path.metadata().unwrap().len() < 1000);
+        assert_eq!(estimate(&path, &chosen), 1200);
+        let tar = make::tar(&members);
+        std::fs::write(&path, &tar).unwrap();
+        assert_eq!(estimate(&path, &chosen), tar.len() as u64);
+        std::fs::write(&path, "no archive").unwrap();
+        assert_eq!(estimate(&path, &chosen), 0);
     }
 }

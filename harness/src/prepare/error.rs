@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,24 @@ pub enum PrepareError {
         path: PathBuf,
         /// What is there, in words.
         found: String,
+    },
+    /// It was prepared of other files than are asked for.
+    #[error("{} was prepared from the set {set}, not {asked}; nothing was changed", path.display())]
+    OtherSet {
+        /// The data folder.
+        path: PathBuf,
+        /// The set that is asked for.
+        asked: String,
+        /// The one that it was made from.
+        set: String,
+    },
+    /// No folder can get this name.
+    #[error("cannot make {}: {found}", path.display())]
+    Place {
+        /// The data folder.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// It was prepared, and is no longer what it was.
     #[error(
@@ -240,6 +259,25 @@ fn by_hand(dataset: &str, items: &[ByHand], then: &[String]) -> String {
     text
 }
 
+/// The system's own error, where that is what is behind this one. A place that cannot be, which a damaged
+/// archive may lead to, is none.
+pub(super) fn of_system(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let Some(io) = error.downcast_ref::<io::Error>() else {
+            next = error.source();
+            continue;
+        };
+        if let Some(code) = io.raw_os_error() {
+            let impossible = io.kind() == io::ErrorKind::InvalidInput;
+            return (!impossible).then(|| io::Error::from_raw_os_error(code));
+        }
+        // Its source would be that of what it wraps.
+        next = io.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    }
+    None
+}
+
 impl PrepareError {
     /// The error of an operation on this path.
     pub(super) fn io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
@@ -247,6 +285,19 @@ impl PrepareError {
             io::ErrorKind::Interrupted => Self::Interrupted,
             _ => Self::Io { action, path: path.to_path_buf(), source },
         }
+    }
+
+    /// Why an archive could not be read: it is damaged, unless the system says that it is the disk.
+    pub(super) fn unreadable(
+        archive: &Path,
+        member: Option<&str>,
+        error: &(dyn Error + 'static),
+    ) -> Self {
+        if let Some(error) = of_system(error) {
+            return Self::io("read", archive)(error);
+        }
+        let (archive, member) = (archive.to_path_buf(), member.map(str::to_owned));
+        Self::Damaged { archive, member, why: error.to_string() }
     }
 
     /// Whether it is the word of whoever asked that is wrong, before any work.
@@ -260,6 +311,8 @@ impl PrepareError {
                 | Self::Unused { .. }
                 | Self::Occupied { .. }
                 | Self::Changed { .. }
+                | Self::OtherSet { .. }
+                | Self::Place { .. }
                 | Self::ByHand { .. }
                 | Self::Offline { .. }
                 | Self::Busy { .. }
@@ -300,7 +353,10 @@ impl PrepareError {
             Self::Unused { .. } => {
                 "a folder given with --from may hold other files, too".to_owned()
             }
-            Self::Occupied { .. } => "--to DIR makes it elsewhere".to_owned(),
+            Self::Occupied { .. } | Self::OtherSet { .. } => {
+                "--to DIR makes it elsewhere".to_owned()
+            }
+            Self::Place { .. } => "--to DIR, of a folder that is not there yet".to_owned(),
             Self::Changed { .. } => {
                 "move the folder elsewhere, and the same command makes it again".to_owned()
             }
@@ -339,5 +395,29 @@ impl PrepareError {
             _ => return Vec::new(),
         };
         vec![hint]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_disk_is_no_damaged_archive() {
+        let path = Path::new("a.zip");
+        let told = |error: &(dyn Error + 'static)| PrepareError::unreadable(path, None, error);
+        // EIO, as it is, in an error of zip archives, and in one that a reader made of it.
+        let disk = || io::Error::from_raw_os_error(5);
+        let wrapped = io::Error::other(zip::result::ZipError::Io(disk()));
+        for error in [disk(), wrapped] {
+            let told = told(&error);
+            assert!(told.bad_archive().is_none(), "{told}");
+            assert!(matches!(told, PrepareError::Io { .. }), "{told:?}");
+        }
+        assert!(told(&zip::result::ZipError::Io(disk())).bad_archive().is_none());
+        // EINVAL is what a seek to nowhere gives.
+        for error in [io::Error::from_raw_os_error(22), io::Error::other("a wrong checksum")] {
+            assert!(told(&error).bad_archive().is_some());
+        }
     }
 }

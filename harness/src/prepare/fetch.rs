@@ -10,6 +10,7 @@ use tasks::data::{HubFiles, SourceFile};
 use super::archive::Format;
 use super::gather::{Choice, Here, Item, Rest};
 use super::rules::matches;
+use super::work::remove;
 use super::{PrepareError, Request, room};
 use crate::download::{Difference, Digest, Download, DownloadError, Partial, Remote, shown};
 use crate::http;
@@ -38,9 +39,10 @@ pub(super) fn fetch<'a>(
         return Err(PrepareError::Offline { dataset, names: choice.to_fetch() });
     }
     let fetching = choice.items.iter().filter(|item| item.rest == Rest::Fetch);
-    let known: u64 =
-        fetching.filter(|item| item.here.is_empty()).filter_map(|i| i.file.bytes).sum();
-    room("fetching", downloads, known)?;
+    let known = fetching
+        .filter(|item| item.here.is_empty())
+        .filter_map(|item| Some(missing(&downloads.join(&item.file.name), item.file.bytes?)));
+    room("fetching", downloads, known.sum())?;
     let mut ready = Vec::new();
     for item in &choice.items {
         let file = item.file;
@@ -49,14 +51,15 @@ pub(super) fn fetch<'a>(
             (None, true) => file.hub.as_ref().map_or(String::new(), |hub| hub.repository.clone()),
             _ => "given".to_owned(),
         };
+        if let (Rest::Fetch, Some(hub)) = (&item.rest, &file.hub) {
+            ready.extend(of_hub(item, hub, downloads, reporter)?);
+            continue;
+        }
         let here = item.here.iter().cloned();
         let known = |here: Here| Ready { file, source: source(&here), here, checksum: None };
         ready.extend(here.map(known));
-        match (&item.rest, &file.hub, &file.url) {
-            (Rest::Fetch, Some(hub), _) => {
-                ready.extend(of_hub(item, hub, downloads, reporter)?);
-            }
-            (Rest::Fetch, None, Some(url)) => {
+        match (&item.rest, &file.url) {
+            (Rest::Fetch, Some(url)) => {
                 let mirror = request.mirror.as_deref();
                 let path = over_http(file, url, mirror, downloads, reporter)?;
                 let here = Here { name: file.name.clone(), path, fetched: true };
@@ -67,6 +70,11 @@ pub(super) fn fetch<'a>(
         }
     }
     Ok(ready)
+}
+
+/// Bytes of a file of this size that are not here yet.
+fn missing(place: &Path, size: u64) -> u64 {
+    size.saturating_sub(fs::metadata(part(place)).map_or(0, |found| found.len()))
 }
 
 fn part(place: &Path) -> PathBuf {
@@ -151,28 +159,39 @@ fn of_hub<'a>(
             found: files.len(),
         });
     }
-    let mut missing = Vec::new();
+    let source = format!("{}@{}", hub.repository, set.commit);
+    let (mut ready, mut wanted) = (Vec::new(), Vec::new());
+    if !item.here.is_empty() {
+        let count = item.here.len();
+        reporter.say(format!("{}: comparing {count} files with {source}", item.file.name));
+    }
     for listed in files {
-        match item.here.iter().find(|here| here.name == listed.path) {
-            None => missing.push(listed),
-            Some(here) => {
-                let found =
-                    fs::metadata(&here.path).map_err(PrepareError::io("read", &here.path))?;
-                if found.len() != listed.size {
-                    return Err(PrepareError::Mismatch {
-                        path: here.path.clone(),
-                        expected: format!("{} bytes, as in {}", listed.size, hub.repository),
-                        found: format!("{} bytes", found.len()),
-                    });
-                }
+        let Some(here) = item.here.iter().find(|here| here.name == listed.path) else {
+            wanted.push(listed);
+            continue;
+        };
+        match set.compare(listed, &here.path)? {
+            (checksum, None) => {
+                let source = if here.fetched { source.clone() } else { "given".to_owned() };
+                let (here, checksum) = (here.clone(), Some(checksum));
+                ready.push(Ready { file: item.file, here, source, checksum });
+            }
+            // Of another commit.
+            (_, Some(_)) if here.fetched => {
+                remove(&here.path).map_err(PrepareError::io("remove", &here.path))?;
+                wanted.push(listed);
+            }
+            (_, Some(Difference { expected, found })) => {
+                let expected = format!("{expected}, as in {}", hub.repository);
+                return Err(PrepareError::Mismatch { path: here.path.clone(), expected, found });
             }
         }
     }
-    room("fetching", downloads, missing.iter().map(|listed| listed.size).sum())?;
-    let (count, source) = (missing.len(), format!("{}@{}", hub.repository, set.commit));
+    let sizes = wanted.iter().map(|listed| missing(&downloads.join(&listed.path), listed.size));
+    room("fetching", downloads, sizes.sum())?;
+    let count = wanted.len();
     reporter.say(format!("{}: fetching {count} files of {source}", item.file.name));
-    let mut ready = Vec::new();
-    for listed in missing {
+    for listed in wanted {
         let place = downloads.join(&listed.path);
         if let Some(folder) = place.parent() {
             fs::create_dir_all(folder).map_err(PrepareError::io("make", folder))?;
@@ -194,5 +213,15 @@ mod tests {
         assert_eq!(mirrored(url, None), url);
         let there = mirrored(url, Some("http://mirror:80/x/"));
         assert_eq!(there, "http://mirror:80/x/a/b.zip?download=1");
+    }
+
+    #[test]
+    fn room_is_needed_for_what_is_not_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("a.zip");
+        assert_eq!(missing(&place, 10), 10);
+        fs::write(part(&place), "1234567").unwrap();
+        assert_eq!(missing(&place, 10), 3);
+        assert_eq!(missing(&place, 5), 0);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use results::remove_unfinished;
 use tasks::data::{Build, Dataset, SourceFile};
 
 use super::error::ByHand;
-use super::rules::matches;
+use super::rules::{matches, stars};
 use super::{PrepareError, Request};
 
 /// Folders below a given one that are looked through.
@@ -117,7 +119,8 @@ fn is_of(file: &SourceFile, name: &str) -> bool {
 }
 
 /// Chooses the set of files that is asked for, else the one that is nearest to being here: of those that
-/// can be had without a person, and then of all, the one with the most files given, else the first.
+/// something was given of, else of all, one that can be had without a person; of several the one with the
+/// most files given, else the first.
 ///
 /// `drives` names the files that a pattern stands for, where lists decide it.
 pub(super) fn choose<'a>(
@@ -157,7 +160,7 @@ pub(super) fn choose<'a>(
         let by_hand = choice.items.iter().any(|item| matches!(item.rest, Rest::ByHand(_)));
         let of_set = choice.items.iter().filter(|item| item.file.set.is_some());
         let here = of_set.filter(|item| !item.here.is_empty()).count();
-        (!by_hand, here)
+        (here > 0, !by_hand, here)
     };
     let mut choices = sets.into_iter().map(of_set);
     // There is one at least.
@@ -169,38 +172,56 @@ fn item<'a>(file: &'a SourceFile, given: &Given, downloads: &Path, drives: &[Str
     let is_drives = file.build == Some(Build::Drives) && !drives.is_empty();
     let mut here = given.of(file);
     here.retain(|here| !is_drives || drives.contains(&here.name));
-    for fetched in downloaded(file, downloads) {
+    // What a person put there is given by saying so.
+    let can_fetch = file.url.is_some() || file.hub.is_some();
+    for fetched in if can_fetch { downloaded(file, downloads) } else { Vec::new() } {
         if !here.iter().any(|known| known.name == fetched.name) {
             here.push(fetched);
         }
     }
+    retain_numbered(&mut here, file);
     let wanted = |name: &String| !here.iter().any(|known| known.name == *name);
     let missing: Vec<String> = if !file.is_several() {
         Some(file.name.clone()).filter(wanted).into_iter().collect()
     } else if is_drives {
         drives.iter().filter(|name| wanted(name)).cloned().collect()
-    } else if here.len() < expected(file, &here) {
+    } else if file.count.is_none_or(|count| here.len() < count || (can_fetch && here.len() > count))
+    {
         vec![file.name.clone()]
     } else {
         Vec::new()
     };
     let rest = match missing {
         missing if missing.is_empty() => Rest::Nothing,
-        _ if file.url.is_some() || file.hub.is_some() => Rest::Fetch,
+        _ if can_fetch => Rest::Fetch,
         missing => Rest::ByHand(missing),
     };
     Item { file, here, rest }
 }
 
-/// How many files a pattern stands for: as the table says, or as the names themselves say with
-/// `-of-00294`; else one at least.
-fn expected(file: &SourceFile, here: &[Here]) -> usize {
-    let said = |here: &Here| {
-        let (_, after) = here.name.rsplit_once("-of-")?;
-        let digits = after.find(|c: char| !c.is_ascii_digit()).map_or(after, |end| &after[..end]);
-        digits.parse().ok()
+/// Of the files that a pattern stands for on the hub, leaves those that can be some of as many as the table
+/// says: numbered below that, and where names say of how many, with `-of-00294`. Other data sets have shards
+/// of nearly the same names.
+fn retain_numbered(here: &mut Vec<Here>, file: &SourceFile) {
+    let Some(count) = file.count.filter(|_| file.hub.is_some()) else { return };
+    let digits = |text: &str| {
+        let all = text.bytes().all(|c| c.is_ascii_digit());
+        text.parse::<usize>().ok().filter(|_| all)
     };
-    file.count.or_else(|| here.iter().filter_map(said).max()).unwrap_or(1)
+    // Whether the name says of how many.
+    let says = |here: &Here| {
+        let [star] = stars(&file.name, &here.name)?[..] else { return None };
+        let (number, of) = match star.split_once("-of-") {
+            Some((number, of)) => (number, Some(of)),
+            None => (star, None),
+        };
+        let right = digits(number)? < count && of.is_none_or(|of| digits(of) == Some(count));
+        right.then_some(of.is_some())
+    };
+    here.retain(|here| says(here).is_some());
+    if here.iter().any(|here| says(here) == Some(true)) {
+        here.retain(|here| says(here) == Some(true));
+    }
 }
 
 /// What an earlier command fetched: under its final name it is whole.
@@ -215,6 +236,30 @@ fn downloaded(file: &SourceFile, downloads: &Path) -> Vec<Here> {
         found.then(|| Here { name: format!("{folder}{name}"), path, fetched: true })
     };
     entries.filter_map(here).collect()
+}
+
+/// Removes what was fetched, and what was begun of it; a person's own files stay.
+pub(super) fn remove_fetched(dataset: &Dataset, downloads: &Path) -> io::Result<()> {
+    let fetched = |file: &&SourceFile| file.url.is_some() || file.hub.is_some();
+    for file in dataset.source.files.iter().filter(fetched) {
+        let folder = downloads.join(folder_of(&file.name));
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let whole = name.strip_suffix(".json").unwrap_or(&name);
+            let whole = whole.strip_suffix(".part").unwrap_or(whole);
+            if is_of(file, whole) {
+                super::work::remove(&entry.path())?;
+            }
+        }
+        // None where the folder is gone.
+        let _ = remove_unfinished(&folder);
+        if folder != *downloads {
+            // What else is in it keeps it.
+            let _ = fs::remove_dir(&folder);
+        }
+    }
+    let _ = fs::remove_dir(downloads);
+    Ok(())
 }
 
 impl Choice<'_> {

@@ -195,7 +195,12 @@ fn there(request: &Request<'_>, site: &Site) -> Result<Option<Record>, PrepareEr
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         entries => entries.map_err(PrepareError::io("use", &path))?,
     };
-    let Some(first) = entries.next() else { return Ok(None) };
+    let Some(first) = entries.next() else {
+        return match work::is_mounted(&path) {
+            true => Err(PrepareError::Place { path, found: "a file system is mounted there" }),
+            false => Ok(None),
+        };
+    };
     let record = record::read(&path).filter(|record| record.dataset == request.dataset.name);
     let Some(record) = record else {
         let found = match (sample::is_sample(&path), first) {
@@ -210,6 +215,12 @@ fn there(request: &Request<'_>, site: &Site) -> Result<Option<Record>, PrepareEr
     if (found, found_bytes) != (expected, expected_bytes) {
         return Err(PrepareError::Changed { path, expected, expected_bytes, found, found_bytes });
     }
+    if let (Some(asked), Some(set)) = (&request.set, &record.set)
+        && asked != set
+    {
+        let (asked, set) = (asked.clone(), set.clone());
+        return Err(PrepareError::OtherSet { path, asked, set });
+    }
     Ok(Some(record))
 }
 
@@ -223,7 +234,7 @@ fn tidy(request: &Request<'_>, site: &Site, record: &Record, reporter: &Reporter
     }
     if !request.keep_archives
         && !record.archives_kept
-        && let Err(error) = work::remove(&site.downloads)
+        && let Err(error) = gather::remove_fetched(request.dataset, &site.downloads)
     {
         reporter.warn(format!("cannot remove {}: {error}", site.downloads.display()));
     }

@@ -64,7 +64,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// What the `*` stand for, each as little as possible.
-fn stars<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
+pub(super) fn stars<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
     let mut pieces = pattern.split('*');
     let mut rest = name.strip_prefix(pieces.next()?)?;
     let mut pieces: Vec<&str> = pieces.collect();

@@ -188,7 +188,7 @@ impl<F: FnMut(&str, &[u8]) -> Result<(), PrepareError>> Visitor for Reader<'_, F
         };
         let mut whole = Vec::new();
         let read = bytes.take(member.size + 1).read_to_end(&mut whole);
-        read.map_err(|error| damaged(error.to_string()))?;
+        read.map_err(|error| PrepareError::unreadable(self.archive, Some(&member.path), &error))?;
         if whole.len() as u64 != member.size {
             return Err(damaged(format!("expected {} bytes, found {}", member.size, whole.len())));
         }

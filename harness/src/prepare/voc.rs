@@ -36,7 +36,10 @@ pub(super) fn masks(
         let (from, target) =
             (work.place(&format!("{OFFICIAL}/{name}")), format!("{AUGMENTED}/{name}"));
         places.take(&target).map_err(|danger| refused(&target, danger))?;
-        work.bring(&from, &target, false)?;
+        let size = fs::metadata(&from).map_err(PrepareError::io("read", &from))?.len();
+        if !work.has(&target, size) {
+            work.bring(&from, &target, false)?;
+        }
         files.push(target);
     }
     let theirs = files.len();
@@ -114,4 +117,66 @@ fn png(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&labels));
     written.map_err(|error| error.to_string())?;
     Ok(encoded)
+}
+
+#[cfg(test)]
+#[path = "../../tests/prepare/make.rs"]
+#[allow(dead_code)]
+mod make;
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::Site;
+    use super::*;
+    use crate::progress::Verbosity;
+
+    /// A working folder with two official masks in its tree.
+    fn working(folder: &Path) -> Work {
+        let site = Site::new(&folder.join("voc2012")).unwrap();
+        let mut work = Work::lock(&site, &Reporter::new(Verbosity::Quiet)).unwrap();
+        work.begin("plan", &Reporter::new(Verbosity::Quiet)).unwrap();
+        for name in ["1", "2"] {
+            work.put(&format!("{OFFICIAL}/{name}.png"), name.as_bytes()).unwrap();
+        }
+        work
+    }
+
+    fn made(work: &Work) -> Vec<Vec<u8>> {
+        let paths = [format!("{OFFICIAL}/1.png"), format!("{OFFICIAL}/2.png")];
+        let masks = (1..6).map(|name| format!("{AUGMENTED}/{name}.png"));
+        paths.into_iter().chain(masks).map(|path| fs::read(work.place(&path)).unwrap()).collect()
+    }
+
+    #[test]
+    fn masks_that_were_begun_are_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let members = (1..6).map(|name: u8| {
+            let path = format!("benchmark_RELEASE/dataset/cls/{name}.mat");
+            (path, make::boundary_mask(&[name; 12], 4))
+        });
+        let members: Vec<(String, Vec<u8>)> = members.collect();
+        let members: Vec<_> = members.iter().map(|(path, mat)| (&**path, mat.clone())).collect();
+        let path = folder.path().join("benchmark.tgz");
+        fs::write(&path, make::gz(&make::tar(&members))).unwrap();
+        let source = Source { name: "benchmark.tgz", path: &path, checked: true };
+        let reporter = Reporter::new(Verbosity::Quiet);
+        let run =
+            |work: &mut Work| masks(&source, work, &mut Places::default(), &reporter).map(drop);
+
+        let mut work = working(&folder.path().join("a"));
+        run(&mut work).unwrap();
+        let whole = made(&work);
+        assert_eq!(whole[..2], [b"1".to_vec(), b"2".to_vec()]);
+        assert_eq!(whole[2..4], whole[..2]);
+
+        // Stopped at the fourth mask, whose place is not free.
+        let mut work = working(&folder.path().join("b"));
+        let obstacle = work.place(&format!("{AUGMENTED}/4.png"));
+        fs::create_dir_all(&obstacle).unwrap();
+        assert!(matches!(run(&mut work), Err(PrepareError::Io { .. })));
+        assert!(work.place(&format!("{AUGMENTED}/3.png")).exists());
+        fs::remove_dir(&obstacle).unwrap();
+        run(&mut work).unwrap();
+        assert_eq!(made(&work), whole);
+    }
 }

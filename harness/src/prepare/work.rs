@@ -39,6 +39,10 @@ impl Site {
             Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(to),
             found => found,
         };
+        if fs::symlink_metadata(to).is_ok() && !to.exists() {
+            let found = "a link to what is not there";
+            return Err(PrepareError::Place { path: to.to_path_buf(), found });
+        }
         let whole = absolute().map_err(PrepareError::io("use", to))?;
         let name = whole.file_name().ok_or_else(|| PrepareError::NoFolder(to.to_path_buf()))?;
         let beside = |ending: &str| {
@@ -124,6 +128,8 @@ impl Work {
             }
             write_whole(&path, plan.as_bytes()).map_err(PrepareError::io("write", &path))?;
         }
+        let part = self.folder.join("part");
+        remove(&part).map_err(PrepareError::io("remove", &part))?;
         for folder in [&self.tree, &self.folder.join("done")] {
             fs::create_dir_all(folder).map_err(PrepareError::io("make", folder))?;
         }
@@ -157,13 +163,15 @@ impl Work {
             member: Some(member.path.clone()),
             why,
         };
-        let mut file = File::create(&path).map_err(&io)?;
+        let mut file = created(&path).map_err(&io)?;
         let (mut buffer, mut written) = (vec![0; 1 << 18], 0);
         loop {
             if interrupt::requested() {
                 return Err(PrepareError::Interrupted);
             }
-            let read = bytes.read(&mut buffer).map_err(|error| damaged(error.to_string()))?;
+            let read = bytes
+                .read(&mut buffer)
+                .map_err(|error| PrepareError::unreadable(archive, Some(&member.path), &error))?;
             if read == 0 {
                 break;
             }
@@ -184,7 +192,8 @@ impl Work {
     /// Writes a file of these bytes.
     pub fn put(&mut self, target: &str, bytes: &[u8]) -> Result<(), PrepareError> {
         let path = self.folder.join("part");
-        fs::write(&path, bytes).map_err(PrepareError::io("write", &path))?;
+        let written = created(&path).and_then(|mut file| file.write_all(bytes));
+        written.map_err(PrepareError::io("write", &path))?;
         self.settle(&path, target)
     }
 
@@ -192,7 +201,7 @@ impl Work {
     /// go, by moving it.
     pub fn bring(&mut self, from: &Path, target: &str, may_go: bool) -> Result<(), PrepareError> {
         let path = self.folder.join("part");
-        let _ = fs::remove_file(&path);
+        remove(&path).map_err(PrepareError::io("remove", &path))?;
         // Another name of a link would be a link.
         let from = fs::canonicalize(from).map_err(PrepareError::io("read", from))?;
         if fs::hard_link(&from, &path).is_err() {
@@ -210,7 +219,9 @@ impl Work {
             fs::create_dir_all(folder).map_err(PrepareError::io("make", folder))?;
             self.made = folder.to_path_buf();
         }
-        fs::rename(written, &place).map_err(PrepareError::io("write", &place))
+        fs::rename(written, &place).map_err(PrepareError::io("write", &place))?;
+        // Nothing is renamed where both are names of one file.
+        remove(written).map_err(PrepareError::io("remove", written))
     }
 
     /// What was unpacked of an archive by an earlier command, if all of it is still there.
@@ -267,6 +278,27 @@ impl Work {
         drop(self.lock);
         Ok(())
     }
+}
+
+/// Whether a folder is on another device than the one above it: nothing can be renamed to it.
+pub(super) fn is_mounted(folder: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+        folder.parent().is_some_and(|above| device(above) != device(folder))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        false
+    }
+}
+
+/// A new file: one that was left there may be another name of a file of the tree, or of whoever gave it.
+fn created(path: &Path) -> io::Result<File> {
+    remove(path)?;
+    File::create_new(path)
 }
 
 /// Removes a file or folder, if it is there.

@@ -237,3 +237,33 @@ fn a_wrong_checksum_or_size_keeps_nothing() {
     assert_eq!(record.from[0].checksum, right);
     assert_eq!(tree(&world.path("data/adroit")), pickles());
 }
+
+#[test]
+fn another_answer_costs_no_bytes_that_are_here() {
+    // A page in the place of the rest, whether or not the size is known.
+    for known in [true, false] {
+        let (world, server) = (World::new(), Server::new());
+        let bytes = adroit();
+        let mut dataset = unchecked("adroit");
+        dataset.source.files[0].bytes = known.then_some(bytes.len() as u64);
+        server.put(ADROIT, &bytes);
+        server.with(|state| state.steps = [Step::Cut(100_000), Step::Page].into());
+        let mut request = request(&world, &dataset);
+        (request.offline, request.mirror) = (false, Some(server.address()));
+        made(&request).unwrap();
+        assert_eq!(tree(&world.path("data/adroit")), pickles());
+        assert_eq!(server.ranges(), [None, Some(100_000), Some(100_000)]);
+    }
+}
+
+#[test]
+fn what_a_person_put_among_the_downloads_stays() {
+    let (world, server) = (World::new(), Server::new());
+    server.put(ADROIT, &adroit());
+    let own = world.path("data/adroit.downloads/own.zip");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "x").unwrap();
+    let ran = run(&world, &server, &["adroit"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert_eq!(tree(own.parent().unwrap()), Tree::from([("own.zip".to_owned(), b"x".to_vec())]));
+}

@@ -31,17 +31,17 @@ fn what_a_person_must_fetch_is_listed_at_once() {
 
       ILSVRC2012_img_train.tar
         https://www.image-net.org/challenges/LSVRC/2012/2012-downloads.php
-        Log in, accept the terms and download the training images of tasks 1 and 2.
+        Log in, ask for access, accept the terms and download 'Training images (Task 1 & 2)'.
         md5:1d675b47d978889d74fa0da5fadfb00e
 
       ILSVRC2012_img_val.tar
         https://www.image-net.org/challenges/LSVRC/2012/2012-downloads.php
-        Log in, accept the terms and download the validation images.
+        On the same page: 'Validation images (all tasks)'.
         md5:29b22e2961454d5413ddabcf34fc5622
 
       ILSVRC2012_devkit_t12.tar.gz
         https://www.image-net.org/challenges/LSVRC/2012/2012-downloads.php
-        Log in, accept the terms and download the development kit of tasks 1 and 2: it says which class each validation image has.
+        On the same page: 'Development kit (Task 1 & 2)'. It says which class each validation image has.
         md5:fa75699e90414af021442c21a62c3abf
 
     hint: then continue with: pixio-eval data prepare imagenet1k --set archives --to 'my data/in' --from FOLDER
@@ -51,7 +51,7 @@ fn what_a_person_must_fetch_is_listed_at_once() {
 
       SegmentationClassAug.zip
         https://github.com/DrSleep/tensorflow-deeplab-resnet
-        Download the augmented masks that the README there links to.
+        Download SegmentationClassAug.zip, the augmented masks, from the address in its README (Dropbox).
 
     Once they are there, this is fetched: VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar
 
@@ -155,4 +155,30 @@ fn a_given_file_of_other_bytes_is_refused_and_left_alone() {
     let stderr = ran.stderr.split(", found ").next().unwrap();
     assert_snapshot!(stderr, @"error: ADEChallengeData2016.zip is not the published file: expected SHA-1 219e1696abb36c8ba3a3afe7fb2f4b4606a897c7");
     assert!(world.path(name).exists() && listed(&world).is_empty());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_folder_of_another_set_or_no_folder_is_refused() {
+    let (world, dataset) = (World::new(), unchecked("imagenet1k"));
+    let folder = world.path("data/imagenet1k");
+    std::fs::create_dir_all(&folder).unwrap();
+    let record = r#"{"dataset":"imagenet1k","set":"parquet","version":"1","at":"","from":[],"files":0,"bytes":0}"#;
+    std::fs::write(folder.join("prepared.json"), record).unwrap();
+    let asked = |set: Option<&str>| {
+        let mut request = request(&world, &dataset);
+        request.set = set.map(str::to_owned);
+        made(&request)
+    };
+    for set in [None, Some("parquet")] {
+        assert!(matches!(asked(set), Ok(Outcome::Already { .. })));
+    }
+    let message = asked(Some("archives")).unwrap_err().to_string();
+    assert!(message.contains("was prepared from the set parquet, not archives"), "{message}");
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(world.path("absent"), &folder).unwrap();
+    let message = asked(None).unwrap_err().to_string();
+    assert!(message.ends_with("imagenet1k: a link to what is not there"), "{message}");
+    assert_eq!(listed(&world), ["imagenet1k"]);
 }

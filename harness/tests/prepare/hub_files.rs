@@ -135,3 +135,48 @@ fn given_shards_are_not_fetched() {
     assert_eq!(ran.status, Some(2));
     assert_eq!(hub.with(|state| state.seen.len()), before);
 }
+
+#[test]
+fn shards_of_other_data_sets_are_left_alone() {
+    let (world, hub) = (World::new(), imagenet());
+    let given = world.path("given");
+    std::fs::create_dir_all(&given).unwrap();
+    for (name, bytes) in shards().iter().skip(1) {
+        std::fs::write(given.join(name.strip_prefix("data/").unwrap()), bytes).unwrap();
+    }
+    // As many as there should be, and one of them is not.
+    for name in ["train-00000-of-00001", "train-00000", "train-first"] {
+        let other = given.join(format!("{name}.parquet"));
+        std::fs::write(&other, noise(7, 150_000)).unwrap();
+        let offline = ["--from", "given", "--offline"];
+        let ran = run_with(&world, &hub, &offline, &[]);
+        assert_eq!(ran.status, Some(2), "{name}: {}", ran.stderr);
+        let ran = run_with(&world, &hub, &["--from", "given"], &[]);
+        assert_eq!(ran.status, Some(0), "{name}: {}", ran.stderr);
+        assert!(tree(&world.path("data/imagenet1k")) == shards(), "{name}");
+        std::fs::remove_dir_all(world.path("data/imagenet1k")).unwrap();
+        std::fs::remove_file(other).unwrap();
+    }
+}
+
+#[test]
+fn shards_are_those_of_one_commit() {
+    // Of the same size: only its hash tells.
+    let (world, hub) = (World::new(), imagenet());
+    let name = "train-00000-of-00294.parquet";
+    std::fs::create_dir_all(world.path("given")).unwrap();
+    std::fs::write(world.path("given").join(name), noise(7, 150_000)).unwrap();
+    let ran = run_with(&world, &hub, &["--from", "given"], &[]);
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    let begin = format!("error: given/{name} is not the published file: expected SHA-256 ");
+    assert!(ran.stderr.contains(&begin), "{}", ran.stderr);
+    assert!(world.path("given").join(name).exists());
+
+    // What an earlier command fetched is fetched again.
+    let kept = world.path("data/imagenet1k.downloads/data");
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join(name), noise(7, 150_000)).unwrap();
+    let ran = run_with(&world, &hub, &[], &[]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(tree(&world.path("data/imagenet1k")) == shards());
+}

@@ -130,3 +130,21 @@ fn an_interruption_says_how_to_go_on() {
     assert_eq!(run(&world, &server, &["adroit"]).status, Some(0));
     assert!(server.ranges()[1].is_some());
 }
+
+#[test]
+#[cfg(unix)]
+fn what_a_killed_command_linked_is_not_written_to() {
+    let world = World::new();
+    let dataset = unchecked("adroit");
+    for folder in ["given", "data/adroit.preparing"] {
+        std::fs::create_dir_all(world.path(folder)).unwrap();
+    }
+    let archive = world.path("given/adroit-expert-v1.0.zip");
+    std::fs::write(&archive, packed()).unwrap();
+    std::fs::hard_link(&archive, world.path("data/adroit.preparing/part")).unwrap();
+    let mut request = request(&world, &dataset);
+    request.from = vec![world.path("given")];
+    made(&request).unwrap();
+    assert!(tree(&world.path("data/adroit")) == recordings());
+    assert!(std::fs::read(&archive).unwrap() == packed());
+}

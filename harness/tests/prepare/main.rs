@@ -225,7 +225,7 @@ fn a_dry_run_says_all_and_does_nothing() {
     assert_snapshot!(dry(&["voc2012"]), @r"
     voc2012: would be made from its set sbd in WORLD/data/voc2012
       VOCtrainval_11-May-2012.tar: fetched from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar, 1999639040 bytes
-      benchmark.tgz: fetched from http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz
+      benchmark.tgz: fetched from https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz, 1419539633 bytes
     ");
     assert_snapshot!(dry(&["nyuv2"]), @r"
     nyuv2: would be made in WORLD/data/nyuv2

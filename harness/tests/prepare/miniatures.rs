@@ -28,7 +28,7 @@ fn packed(pack: impl Fn(&make::Members<'_>) -> Vec<u8>, members: &[(String, Vec<
     pack(&members)
 }
 
-/// The folder that is made of these files, twice: in one go, and after one that was refused late.
+/// The folder that is made of these files.
 fn prepared(
     world: &World,
     dataset: &Dataset,
@@ -236,9 +236,12 @@ fn imagenet_from_its_archives() {
         std::fs::write(world.path("given").join(name), bytes).unwrap();
     }
     let bad = kit(&["n00000001", "../../out"]);
-    std::fs::write(world.path("given/ILSVRC2012_devkit_t12.tar.gz"), bad).unwrap();
     let mut request = request(&world, &dataset);
     request.from = vec![world.path("given")];
+    // Without the kit it is the kit that is missing, not another set.
+    let Err(PrepareError::ByHand { items, .. }) = made(&request) else { panic!() };
+    assert_eq!(items[0].names, ["ILSVRC2012_devkit_t12.tar.gz"]);
+    std::fs::write(world.path("given/ILSVRC2012_devkit_t12.tar.gz"), bad).unwrap();
     let message = made(&request).unwrap_err().to_string();
     assert!(
         message.ends_with(r#"synset 2: expected a WNID such as n01440764, found "../../out""#),

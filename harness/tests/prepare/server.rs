@@ -146,7 +146,10 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             status = *code;
             headers.push(format!("{name}: {value}"));
         }
-        (Some(Step::Page), _) => (status, body) = (200, b"<html>Please log in</html>".to_vec()),
+        (Some(Step::Page), _) => {
+            (status, body) = (200, b"<html>Please log in</html>".to_vec());
+            headers.push("content-type: text/html".to_owned());
+        }
         (_, None) => {}
         (step, Some(content)) => {
             let size = content.bytes.len();

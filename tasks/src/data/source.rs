@@ -25,8 +25,9 @@ pub struct SourceFile {
     /// How many files the name stands for, where it has a `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
-    /// The set of files that it belongs to, where any one set is enough. The first set named is the one
-    /// that is fetched; files without a set belong to every one.
+    /// The set of files that it belongs to, where any one set is enough. Without a word of
+    /// whoever asks it is the set that is nearest to being here, else the first that can be fetched; files
+    /// without a set belong to every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
     /// Where it is fetched from over HTTPS.

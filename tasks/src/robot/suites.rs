@@ -277,6 +277,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_archives_unpack_to_the_suites_folders() {
+        let registry = crate::data::Registry::builtin().unwrap();
+        for suite in SUITES {
+            let files = &registry.get(suite.name).unwrap().source.files;
+            let rules: Vec<&str> =
+                files.iter().flat_map(|file| &file.unpack).map(|rule| rule.from.as_str()).collect();
+            assert_eq!(rules, [format!("{}/", suite.folder)]);
+        }
+    }
+
+    #[test]
     fn the_published_protocol_is_evaluated_as_the_original_does() {
         let metaworld = suite("metaworld").unwrap().setup(Variant::Published);
         assert_eq!(metaworld.tasks.len(), 5);

@@ -10,7 +10,7 @@ const DEPTH: usize = 16;
 /// Dimensions of an array.
 const DIMENSIONS: usize = 32;
 /// Bytes that the compressed elements of a file may grow to.
-const INFLATED: usize = 256 << 20;
+const INFLATED: usize = 32 << 20;
 
 // Types of elements.
 const INT8: u32 = 1;
