@@ -429,12 +429,8 @@ impl Visitor for Told<'_> {
 }
 
 #[cfg(test)]
-#[path = "../../tests/prepare/make.rs"]
-#[allow(dead_code)]
-mod make;
-
-#[cfg(test)]
 mod tests {
+    use super::super::make;
     use super::*;
 
     #[test]

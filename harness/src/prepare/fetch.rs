@@ -58,15 +58,12 @@ pub(super) fn fetch<'a>(
         let here = item.here.iter().cloned();
         let known = |here: Here| Ready { file, source: source(&here), here, checksum: None };
         ready.extend(here.map(known));
-        match (&item.rest, &file.url) {
-            (Rest::Fetch, Some(url)) => {
-                let mirror = request.mirror.as_deref();
-                let path = over_http(file, url, mirror, downloads, reporter)?;
-                let here = Here { name: file.name.clone(), path, fetched: true };
-                let checksum = file.checksum.as_ref().map(ToString::to_string);
-                ready.push(Ready { file, here, source: url.clone(), checksum });
-            }
-            _ => {}
+        if let (Rest::Fetch, Some(url)) = (&item.rest, &file.url) {
+            let mirror = request.mirror.as_deref();
+            let path = over_http(file, url, mirror, downloads, reporter)?;
+            let here = Here { name: file.name.clone(), path, fetched: true };
+            let checksum = file.checksum.as_ref().map(ToString::to_string);
+            ready.push(Ready { file, here, source: url.clone(), checksum });
         }
     }
     Ok(ready)

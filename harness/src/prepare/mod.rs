@@ -11,6 +11,10 @@ mod error;
 mod fetch;
 mod gather;
 mod imagenet;
+#[cfg(test)]
+#[path = "../../tests/prepare/make.rs"]
+#[allow(dead_code)]
+mod make;
 mod mat;
 mod member;
 mod record;

@@ -120,12 +120,8 @@ fn png(bytes: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 #[cfg(test)]
-#[path = "../../tests/prepare/make.rs"]
-#[allow(dead_code)]
-mod make;
-
-#[cfg(test)]
 mod tests {
+    use super::super::make;
     use super::super::work::Site;
     use super::*;
     use crate::progress::Verbosity;
