@@ -64,7 +64,7 @@ fn what_a_person_must_fetch_is_listed_at_once() {
 
       sync.zip
         https://github.com/cleinc/bts
-        Download the training images that its README links to (Google Drive).
+        Download sync.zip, the training images, from the Google Drive address in its README, section NYU Depth V2.
 
     hint: then continue with: pixio-eval data prepare nyuv2 --from here --from FOLDER
     ");
