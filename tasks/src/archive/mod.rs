@@ -216,19 +216,33 @@ impl std::fmt::Debug for Archives {
 /// How often a lock that another process holds is tried.
 const POLL: Duration = Duration::from_millis(100);
 
+/// The right to list, given back when dropped.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever waits for the file that is gone finds the index, or lists too.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// Held until dropped: of processes that start together, one lists the members and the others wait for it.
 /// Where the file system knows no locks, each lists them.
 fn lock(
     cache: &Path,
     index: &Path,
     told: &(dyn Fn(u64, u64) -> bool + Sync),
-) -> Result<Option<File>, ArchiveError> {
+) -> Result<Option<Lock>, ArchiveError> {
     let fail = |source| ArchiveError::Write { path: cache.to_owned(), source };
     fs::create_dir_all(cache).map_err(fail)?;
-    let file = File::create(index.with_extension("lock")).map_err(fail)?;
+    let path = index.with_extension("lock");
+    let file = File::create(&path).map_err(fail)?;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
+            Ok(()) => return Ok(Some(Lock { path, _file: file })),
             Err(TryLockError::Error(_)) => return Ok(None),
             Err(TryLockError::WouldBlock) if !told(0, 0) => return Err(ArchiveError::Interrupted),
             Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),

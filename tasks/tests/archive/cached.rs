@@ -80,7 +80,7 @@ fn an_interrupted_listing_leaves_nothing() {
     let cache = root.path().join("cache");
     let error = Archives::open(root.path(), &in_place, &cache, &|_, _| false).unwrap_err();
     assert!(matches!(error, ArchiveError::Interrupted));
-    assert!(!cache.exists());
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 0);
     assert!(listed(root.path()).1);
 }
 
@@ -185,6 +185,6 @@ fn the_folder_of_indexes_is_made_and_may_be_shared() {
     let file = one.path().join("file");
     fs::write(&file, "").unwrap();
     let error = Archives::open(one.path(), &in_place, &file, &|_, _| true).unwrap_err();
-    assert!(matches!(error, ArchiveError::Io { .. }), "{error}");
+    assert!(matches!(error, ArchiveError::Write { .. }), "{error}");
     open(one.path(), Container::Tar).unwrap();
 }
