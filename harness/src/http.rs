@@ -49,3 +49,28 @@ pub(crate) fn cause(error: &reqwest::Error) -> String {
     }
     cause.to_string()
 }
+
+/// An address, with what stands before its path replaced by the mirror's.
+pub(crate) fn mirrored(url: &str, mirror: Option<&str>) -> String {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    match (mirror, path) {
+        (Some(mirror), Some((_, path))) => format!("{}/{path}", mirror.trim_end_matches('/')),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_stands_before_the_path() {
+        let url = "https://host/a/b.txt";
+        assert_eq!(mirrored(url, None), url);
+        assert_eq!(mirrored(url, Some("http://mirror:8080/x/")), "http://mirror:8080/x/a/b.txt");
+        let url = "https://host/a/b.zip?download=1";
+        assert_eq!(mirrored(url, None), url);
+        let there = mirrored(url, Some("http://mirror:80/x/"));
+        assert_eq!(there, "http://mirror:80/x/a/b.zip?download=1");
+    }
+}

@@ -149,7 +149,7 @@ fn one(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(ListError::Cache { path, source }),
     }
-    let url = address(&entry.url, options.mirror.as_deref());
+    let url = http::mirrored(&entry.url, options.mirror.as_deref());
     if options.offline {
         let (dataset, sha256) = (dataset.to_owned(), entry.sha256.clone());
         return Err(ListError::Offline { dataset, split, url, sha256, file: path });
@@ -185,15 +185,6 @@ fn verified(entry: &PinnedList, bytes: Vec<u8>) -> Result<String, (String, Strin
     Ok(text)
 }
 
-/// An address, with what stands before its path replaced by the mirror's.
-fn address(url: &str, mirror: Option<&str>) -> String {
-    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-    match (mirror, path) {
-        (Some(mirror), Some((_, path))) => format!("{}/{path}", mirror.trim_end_matches('/')),
-        _ => url.to_owned(),
-    }
-}
-
 /// Fetches a file, of which no more than one byte beyond `limit` is kept in memory.
 fn download(url: &str, limit: u64) -> Result<Vec<u8>, ListError> {
     let failed = |why| ListError::Fetch { url: url.to_owned(), why };
@@ -218,16 +209,4 @@ fn download(url: &str, limit: u64) -> Result<Vec<u8>, ListError> {
     http::block_on(work)
         .map_err(|error| failed(error.to_string()))?
         .ok_or(ListError::Interrupted)?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mirror_stands_before_the_path() {
-        let url = "https://host/a/b.txt";
-        assert_eq!(address(url, None), url);
-        assert_eq!(address(url, Some("http://mirror:8080/x/")), "http://mirror:8080/x/a/b.txt");
-    }
 }

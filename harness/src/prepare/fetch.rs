@@ -88,7 +88,7 @@ fn over_http(
     reporter: &Reporter,
 ) -> Result<PathBuf, PrepareError> {
     let name = &file.name;
-    let address = mirrored(published, mirror);
+    let address = http::mirrored(published, mirror);
     let failed = |url: &str, why: String| PrepareError::Download {
         name: name.clone(),
         url: url.to_owned(),
@@ -126,15 +126,6 @@ fn over_http(
     })?;
     partial.finish(&place).map_err(PrepareError::io("write", &place))?;
     Ok(place)
-}
-
-/// An address, with what stands before its path replaced by the mirror's.
-fn mirrored(url: &str, mirror: Option<&str>) -> String {
-    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-    match (mirror, path) {
-        (Some(mirror), Some((_, path))) => format!("{}/{path}", mirror.trim_end_matches('/')),
-        _ => url.to_owned(),
-    }
 }
 
 fn of_hub<'a>(
@@ -203,14 +194,6 @@ fn of_hub<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mirror_stands_before_the_path() {
-        let url = "https://host/a/b.zip?download=1";
-        assert_eq!(mirrored(url, None), url);
-        let there = mirrored(url, Some("http://mirror:80/x/"));
-        assert_eq!(there, "http://mirror:80/x/a/b.zip?download=1");
-    }
 
     #[test]
     fn room_is_needed_for_what_is_not_here() {

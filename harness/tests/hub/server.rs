@@ -212,9 +212,8 @@ fn page(status: u16) -> Answer {
     Answer::new(status, Vec::new(), format!("<html>{status}</html>").into_bytes())
 }
 
-fn answer(stream: TcpStream, port: u16, state: &Mutex<State>) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut reader = BufReader::new(stream);
+/// The first line of a request, and its headers by their names in lower case.
+pub fn request(reader: &mut impl BufRead) -> std::io::Result<(String, BTreeMap<String, String>)> {
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut request = BTreeMap::new();
@@ -224,6 +223,13 @@ fn answer(stream: TcpStream, port: u16, state: &Mutex<State>) -> std::io::Result
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         request.insert(name.to_ascii_lowercase(), value.to_owned());
     }
+    Ok((first, request))
+}
+
+fn answer(stream: TcpStream, port: u16, state: &Mutex<State>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut reader = BufReader::new(stream);
+    let (first, request) = request(&mut reader)?;
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let (path, query) = path.split_once('?').unwrap_or((path, ""));

@@ -1,7 +1,7 @@
 //! A publisher's server on this machine: files over HTTP/1.1, with what goes wrong in order.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -113,15 +113,7 @@ impl Drop for Server {
 fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut reader = BufReader::new(stream);
-    let mut first = String::new();
-    reader.read_line(&mut first)?;
-    let mut request = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        request.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
+    let (first, request) = crate::hub::request(&mut reader)?;
     let path = first.split(' ').nth(1).unwrap_or("").split('?').next().unwrap_or("").to_owned();
     let range = request
         .get("range")

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use pixio_eval_tasks::files::Files;
 use pixio_eval_tasks::image;
+
+const NAME: &str = "image";
 
 static FILE: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("image");
+    let file = folder.path().join(NAME);
     (folder, file)
 });
 
@@ -41,7 +44,8 @@ fn decode(data: &[u8]) -> bool {
         mask.as_ref().ok().map(|mask| (mask.nrows(), mask.ncols())),
     ];
     for size in sizes.into_iter().flatten() {
-        assert_eq!(image::png_size(&FILE.1).expect("its header was read"), size);
+        let files = Files::folder(FILE.0.path());
+        assert_eq!(image::png_size_in(&files, NAME).expect("its header was read"), size);
     }
     image.is_ok() || depth.is_ok() || mask.is_ok()
 }

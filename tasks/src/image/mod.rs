@@ -17,7 +17,6 @@ mod png;
 mod prepare;
 mod resize;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3};
@@ -90,28 +89,15 @@ pub fn decode_mask_in(files: &Files, path: &str) -> Result<Array2<u8>, ImageErro
     decode_mask_at(&bytes, &place)
 }
 
-/// [`png_size`] for a file of a data set.
+/// Height and width of a PNG, a file of a data set, from its header.
 ///
 /// # Errors
-/// As [`png_size`].
+/// As [`decode`], where the header tells.
 pub fn png_size_in(files: &Files, path: &str) -> Result<(usize, usize), ImageError> {
     let place = files.place(path);
     let head = files.head(path, HEAD);
     let head = head.map_err(|source| ImageError::Io { path: place.clone(), source })?;
     png::size(png_bytes(&head, &place)?, &place)
-}
-
-/// Height and width of a PNG, from its header.
-///
-/// # Errors
-/// As [`decode`], where the header tells.
-pub fn png_size(path: &Path) -> Result<(usize, usize), ImageError> {
-    let io = |source| ImageError::Io { path: path.to_owned(), source };
-    let mut head = Vec::with_capacity(HEAD);
-    std::fs::File::open(path)
-        .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
-        .map_err(io)?;
-    png::size(png_bytes(&head, path)?, path)
 }
 
 /// Enough of a PNG for its signature and header chunk.
