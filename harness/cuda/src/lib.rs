@@ -2,7 +2,7 @@
 //!
 //! candle links the libraries of CUDA, so that a program with it would not even print its version on a
 //! machine without a GPU's driver. This crate defines each function that candle, cudarc and our own code
-//! call, as a jump to the library's own (`symbols/*.txt` and `build.rs`): the linker takes these and records
+//! can call, as a jump to the library's own (`symbols/*.txt` and `build.rs`): the linker takes these and records
 //! no library of CUDA in the program. The first call of a function opens its library and keeps the address;
 //! the calls after it cost one jump. Where a library cannot be had its functions return an error code of
 //! their own kind, and [`missing`] says which those are.
@@ -10,8 +10,9 @@
 //! On processors other than x86-64 there are no trampolines: the libraries are linked as usual.
 //!
 //! # When a dependency calls a new function
-//! The linker then records its library again, and the test `no_library_of_cuda_is_linked` names it. Add the
-//! function to the list of its library.
+//! The lists hold every function of cudarc's bindings, of all versions of CUDA, and those of the runtime that
+//! candle's own objects call. Where one lacks, the linker records its library again, and the test
+//! `no_library_of_cuda_is_linked` names that. Add the function to the list of its library.
 
 mod driver;
 mod libraries;

@@ -1,6 +1,6 @@
 //! Where the libraries are.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -62,10 +62,18 @@ fn open(index: usize) -> &'static Result<Handle, String> {
     })
 }
 
-/// The function of a slot, or one that returns its library's error code.
+/// The function of a slot, or one that returns its library's error code, or text where it returns that.
 pub(crate) fn address(slot: usize) -> *const c_void {
+    extern "C" fn text() -> *const c_char {
+        c"CUDA's library is not there".as_ptr()
+    }
     let (library, name) = SYMBOLS[slot];
-    symbol(library, name).unwrap_or(LIBRARIES[library].unavailable as *const c_void)
+    let ends = |end: &&str| name.to_bytes().ends_with(end.as_bytes());
+    // The driver's return a code and write the text elsewhere.
+    let tells = library != 0 && ["String", "StatusName", "ErrorName"].iter().any(ends);
+    let instead =
+        if tells { text as *const c_void } else { LIBRARIES[library].unavailable as *const c_void };
+    symbol(library, name).unwrap_or(instead)
 }
 
 fn symbol(library: usize, name: &CStr) -> Option<*const c_void> {

@@ -1,11 +1,12 @@
 //! Calls through the trampolines, without libraries and into libraries made here.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use std::ffi::{c_int, c_longlong, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_longlong, c_uint, c_void};
 use std::process::Command;
 
 unsafe extern "C" {
     fn cuInit(flags: c_uint) -> c_int;
+    fn cublasGetStatusString(status: c_int) -> *const c_char;
     fn curandGenerateNormal(
         generator: *mut c_void,
         to: *mut f32,
@@ -82,6 +83,9 @@ fn without_libraries_each_call_returns_its_librarys_error() {
         }
         assert_eq!(gemm(), 1);
     }
+    // SAFETY: what stands in for it returns text of the program.
+    let text = unsafe { CStr::from_ptr(cublasGetStatusString(1)) };
+    assert_eq!(text, c"CUDA's library is not there");
     assert!(matches!(pixio_eval_cuda::devices(), Err(pixio_eval_cuda::DriverError::Missing(_))));
     assert_eq!(pixio_eval_cuda::driver_version(), None);
 }
