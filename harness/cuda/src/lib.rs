@@ -39,7 +39,7 @@ mod trampolines {
             (&raw mut pixio_eval_cuda_slots)
                 .cast::<*const c_void>()
                 .add(index)
-                .write_volatile(address)
+                .write_volatile(address);
         };
         address
     }
