@@ -1,5 +1,6 @@
 //! Calls through the trampolines, without libraries and into libraries made here.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![allow(clippy::unwrap_used)]
 
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_uint, c_void};
 use std::process::Command;
