@@ -42,6 +42,8 @@ mod attention;
 mod batch_norm;
 mod compose;
 mod convolution;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gather;
 mod gelu;
 mod linear;

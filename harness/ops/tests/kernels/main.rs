@@ -1,0 +1,7 @@
+//! The CUDA kernels, run on the processor by the emulation in `kernels/host`, against plain computations.
+
+#![allow(clippy::unwrap_used)]
+
+mod emulation;
+mod host;
+mod norm;
