@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attention;
 mod emulation;
 mod host;
 mod norm;
+mod tokens;
