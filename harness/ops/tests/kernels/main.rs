@@ -1,0 +1,9 @@
+//! The CUDA kernels, run on the processor by the emulation in `kernels/host`, against plain computations.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod attention;
+mod emulation;
+mod host;
+mod norm;
+mod tokens;
