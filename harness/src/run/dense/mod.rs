@@ -17,6 +17,7 @@ mod score;
 #[cfg(test)]
 mod tests;
 mod train;
+mod trial;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ pub(super) use features::Recipe;
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
+pub(crate) use trial::{Placed, Trial};
 use windows::Windows;
 
 /// A data set ready to train on.
