@@ -123,7 +123,7 @@ fn a_gradient_that_is_not_a_number_leaves_the_probe_as_it_was() {
     state.extend(weights.into_iter().map(|(name, t)| (format!("head.{name}"), t)));
     probe.load_state(state).unwrap();
     let before = bytes(&probe);
-    let target = Targets::Depth(Tensor::full(5_f32, (4, 18, 20), &Device::Cpu).unwrap());
+    let target = Targets::depth(Tensor::full(5_f32, (4, 18, 20), &Device::Cpu).unwrap());
     let error = probe.train_step(vectors.batch(0).taps(run), &target).unwrap_err();
     assert!(
         matches!(error, HeadError::NonFinite { step: 0, quantity: "gradient norm", .. }),
@@ -285,16 +285,16 @@ fn emptied(targets: Targets, empty: Option<usize>, groups: usize) -> Targets {
     let [batch, h, w] = targets.shape().unwrap();
     let of_group = |i: usize| i / (batch / groups * h * w) == empty;
     match targets {
-        Targets::Depth(depth) => {
-            let values = depth.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        Targets::Depth { metres, .. } => {
+            let values = metres.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let values = values.into_iter().enumerate();
             let values: Vec<f32> = values.map(|(i, x)| if of_group(i) { 0.0 } else { x }).collect();
-            Targets::Depth(Tensor::from_vec(values, (batch, h, w), &Device::Cpu).unwrap())
+            Targets::depth(Tensor::from_vec(values, (batch, h, w), &Device::Cpu).unwrap())
         }
-        Targets::Labels { labels, shape } => {
+        Targets::Labels { labels, shape, .. } => {
             let labels = labels.iter().enumerate();
             let labels = labels.map(|(i, &label)| if of_group(i) { 255 } else { label });
-            Targets::Labels { labels: labels.collect(), shape }
+            Targets::labels(labels.collect::<Vec<_>>(), shape)
         }
     }
 }

@@ -166,11 +166,11 @@ fn head(
     let targets = match &protocol.objective {
         Objective::Depth { max, .. } => {
             let metres = Tensor::full((max / 2.0) as f32, (batch, crop, crop), device);
-            Targets::Depth(metres.map_err(candle)?)
+            Targets::depth(metres.map_err(candle)?)
         }
         Objective::Segmentation { .. } => {
             let labels = vec![0u8; batch * crop * crop];
-            Targets::Labels { labels: labels.into(), shape: [batch, crop, crop] }
+            Targets::labels(labels, [batch, crop, crop])
         }
     };
     let trained = fastest(device, batch, || {

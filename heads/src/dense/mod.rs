@@ -16,7 +16,7 @@
 //! let mut probe = Probe::new(head, objective, &training, 60 * 757)?;
 //!
 //! let taps = [assemble(&patches, Some(&summary), (16, 16))?];
-//! let report = probe.train_step(&taps, &Targets::Depth(depth))?;
+//! let report = probe.train_step(&taps, &Targets::depth(depth))?;
 //! println!("loss {:?} at rate {}", report.loss, report.rate);
 //! let metres = probe.predict(&taps, (256, 256))?;
 //!

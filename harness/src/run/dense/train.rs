@@ -341,9 +341,9 @@ impl<'s> Stream<'s> {
         }
         if labels.is_empty() {
             let depth = Tensor::from_vec(metres, shape.to_vec(), self.device);
-            return Ok(Targets::Depth(depth.map_err(BackboneError::Candle)?));
+            return Ok(Targets::depth(depth.map_err(BackboneError::Candle)?));
         }
-        Ok(Targets::Labels { labels: labels.into(), shape })
+        Ok(Targets::labels(labels, shape))
     }
 
     fn show(&self, bar: &Bar, slots: &[Slot<'_>], done: u64) {
