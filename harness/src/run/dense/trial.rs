@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Tensor};
 use heads::dense::{Probe, Targets};
+use ndarray::Array3;
 use rayon::prelude::*;
 use schema::{BackboneRecord, DataRecord, DenseProtocol};
 use tasks::data::{Dataset, Registry};
-use tasks::dense::{LabelForm, PairedSet};
+use tasks::dense::{LabelForm, PairedSet, TargetForm, normalise_into};
 use tasks::files::Files;
 use tasks::sample::SampleError;
 
@@ -18,12 +19,13 @@ use super::features::{Encoder, Taps, taps_of};
 use super::kept::{Kept, KeptKey};
 use super::protocol;
 use super::windows::Windows;
-use crate::backbone::{Backbone, Placement};
+use crate::backbone::{Backbone, BackboneError, Placement};
 use crate::device;
 use crate::progress::{Reporter, Verbosity};
 use crate::resolve::Resolved;
 use crate::run::memory::{BatchSize, EncoderSize, ProbeSize};
 use crate::run::{RunError, Settings, calibrate};
+use crate::upload::{Intake, Pixels, Uploader};
 
 /// Bytes of kept tokens that a trial may write to its own folder.
 const KEPT: u64 = 8_000_000_000;
@@ -33,7 +35,7 @@ pub(crate) struct Placed<'a> {
     pub(crate) resolved: &'a Resolved,
     pub(crate) record: &'a BackboneRecord,
     pub(crate) backbone: &'a dyn Backbone,
-    pub(crate) device: &'a Device,
+    pub(crate) uploader: &'a Uploader,
     pub(crate) dtype: DType,
 }
 
@@ -44,8 +46,10 @@ pub(crate) struct Trial<'a> {
     identity: &'a schema::Fingerprint,
     dtype: DType,
     heads: Vec<(DenseProtocol, Probe)>,
-    /// Normalised pixels `[3, side, side]` of each sample of the batch.
-    pixels: Vec<Vec<f32>>,
+    uploader: &'a Uploader,
+    intake: Intake<'a>,
+    /// Of each sample of the batch.
+    pixels: Vec<Pixels>,
     targets: Targets,
     taps: Taps,
 }
@@ -65,7 +69,8 @@ impl<'a> Trial<'a> {
         protocol: &str,
         batch_size: BatchSize,
     ) -> Result<Self, RunError> {
-        let Placed { resolved, record, backbone, device, dtype } = *placed;
+        let Placed { resolved, record, backbone, uploader, dtype } = *placed;
+        let device = uploader.device();
         let dataset = named(dataset)?;
         let dimensions = resolved.dimensions();
         let changes = Settings { protocol: protocol.to_owned(), ..Settings::default() };
@@ -99,17 +104,40 @@ impl<'a> Trial<'a> {
         };
         let heads = heads.iter().map(probe).collect::<Result<Vec<_>, RunError>>()?;
         let protocols = heads.iter().map(|(protocol, _)| protocol);
-        let encoder = Encoder::of(backbone, device, dtype, micro_batch, protocols);
+        let encoder = Encoder::of(backbone, dtype, micro_batch, protocols);
         let Some((protocol, _)) = heads.first() else {
             return Err(RunError::Stream("no head to try".to_owned()));
         };
         let batch = protocol.training.groups * protocol.training.group_size;
-        let pixels: Vec<Vec<f32>> =
-            (0..batch).map(|at| noise(at, 3 * encoder.side.pow(2))).collect();
+        let sample = protocol.sample.clone();
+        let form = match dataset.depth {
+            Some(depth) => TargetForm::Depth { steps_per_metre: depth.steps_per_metre },
+            None => TargetForm::Labels {
+                form: LabelForm::Shifted,
+                classes: dataset.classes.unwrap_or(1),
+            },
+        };
+        let intake = Intake::new(uploader, move |image, out: &mut [f32]| {
+            normalise_into(image, form, &sample, out);
+        });
+        let intake = intake.map_err(BackboneError::Candle)?;
+        let pixels: Vec<Pixels> =
+            (0..batch).map(|at| intake.pixels(noise(at, encoder.side))).collect();
         let targets = calibrate::targets(protocol, device)?;
-        let taps = encoder.encode(&pixels)?;
+        let taps = encoder.encode(&pixels, &intake)?;
         let identity = &record.identity;
-        Ok(Self { encoder, dataset, identity, dtype, heads, pixels, targets, taps })
+        Ok(Self {
+            encoder,
+            dataset,
+            identity,
+            dtype,
+            heads,
+            uploader,
+            intake,
+            pixels,
+            targets,
+            taps,
+        })
     }
 
     /// Samples of a training batch.
@@ -124,14 +152,13 @@ impl<'a> Trial<'a> {
 
     /// Encodes the batch for every head.
     pub(crate) fn encode(&self) -> Result<(), RunError> {
-        self.encoder.encode(&self.pixels).map(drop)
+        self.encoder.encode(&self.pixels, &self.intake).map(drop)
     }
 
     /// One training step of the head at that place, on the batch as it was encoded before.
     pub(crate) fn step(&mut self, head: usize) -> Result<(), RunError> {
         let (protocol, probe) = &mut self.heads[head];
-        probe.train_step(&taps_of(&self.taps, &protocol.feature), &self.targets)?;
-        Ok(())
+        take(probe, &taps_of(&self.taps, &protocol.feature), &self.targets, self.uploader)
     }
 
     /// What validation windows ask of the head at that place, for as many windows as the batch has
@@ -142,18 +169,19 @@ impl<'a> Trial<'a> {
         let side = protocol.evaluation.window;
         for start in (0..self.batch()).step_by(self.micro_batch()) {
             let images = self.micro_batch().min(self.batch() - start);
-            let part = |tap: &candle_core::Tensor| tap.narrow(0, start, images)?.contiguous();
+            let part = |tap: &Tensor| tap.narrow(0, start, images)?.contiguous();
             let taps = taps.iter().map(part).collect::<candle_core::Result<Vec<_>>>();
-            probe.predict(&taps.map_err(crate::backbone::BackboneError::Candle)?, (side, side))?;
+            probe.predict(&taps.map_err(BackboneError::Candle)?, (side, side))?;
         }
         Ok(())
     }
 
     /// Encodes the batch and takes one step of every head on it, as a stream does.
     pub(crate) fn shared(&mut self) -> Result<(), RunError> {
-        let taps = self.encoder.encode(&self.pixels)?;
+        let taps = self.encoder.encode(&self.pixels, &self.intake)?;
         for (protocol, probe) in &mut self.heads {
-            probe.train_step(&taps_of(&taps, &protocol.feature), &self.targets)?;
+            let taps = taps_of(&taps, &protocol.feature);
+            take(probe, &taps, &self.targets, self.uploader)?;
         }
         Ok(())
     }
@@ -192,7 +220,7 @@ impl<'a> Trial<'a> {
         let key = KeptKey {
             backbone: self.identity,
             dtype: self.dtype.as_str(),
-            device: device::kind(self.encoder.device),
+            device: device::kind(self.uploader.device()),
             version: env!("CARGO_PKG_VERSION"),
             micro_batch: self.encoder.micro_batch,
             feature_revision: protocol.feature.revision,
@@ -216,6 +244,7 @@ impl<'a> Trial<'a> {
             kept: kept.as_ref(),
             pictured: &[],
             workers: device::threads(),
+            uploader: self.uploader,
             reporter: &reporter,
         };
         let heads: Vec<_> = self.heads.iter().map(|(protocol, probe)| (probe, protocol)).collect();
@@ -249,11 +278,27 @@ fn named(name: &str) -> Result<Dataset, RunError> {
     })
 }
 
-/// Numbers between -1 and 1 without a pattern that a cache or a product could profit from.
-fn noise(seed: usize, count: usize) -> Vec<f32> {
+/// A step as a run takes it: where the device computes beside the host, its loss is not waited for.
+fn take(
+    probe: &mut Probe,
+    taps: &[Tensor],
+    targets: &Targets,
+    uploader: &Uploader,
+) -> Result<(), RunError> {
+    match uploader.read_every() {
+        1 => probe.train_step(taps, targets).map(drop)?,
+        _ => probe.train_step_deferred(taps, targets).map(drop)?,
+    }
+    Ok(())
+}
+
+/// A square image without a pattern that a cache or a product could profit from.
+fn noise(seed: usize, side: usize) -> Array3<u8> {
     let stream = schema::random::Stream::tagged(seed as u64, "trial");
-    let words = (0..count.div_ceil(4) as u32).flat_map(|at| stream.at([at, 0, 0, 0]));
-    words.take(count).map(|word| word as i32 as f32 / i32::MAX as f32).collect()
+    let count = 3 * side * side;
+    let words = (0..count.div_ceil(16) as u32).flat_map(|at| stream.at([at, 0, 0, 0]));
+    let mut bytes = words.flat_map(u32::to_le_bytes);
+    Array3::from_shape_fn((side, side, 3), |_| bytes.next().unwrap_or_default())
 }
 
 /// Height and width of a typical file of a data set.
