@@ -13,6 +13,11 @@
 //! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
 //! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
 //! | [`relu`] | `max(x, 0)` |
+//! | [`cross_entropy`], [`silog`] | losses of resized logits, on a GPU |
+//! | [`resized_softmax`], [`resized_depth`] | predictions of resized logits, on a GPU |
+//! | [`argmax_classes`] | the largest class of every pixel |
+//! | [`adamw`], [`norm_of`] | a step of many parameters on a GPU, the norm of their gradients |
+//! | [`merge_nearest`] | the nearest of blocks of similarities |
 //!
 //! # Two paths
 //! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On any other device it
@@ -38,10 +43,12 @@
 //! Work is divided by shape alone, so the number of threads never changes a bit of a result. The
 //! instruction set (AVX-512, AVX2 with FMA, or neither) and the cache sizes may.
 
+mod adamw;
 mod attention;
 mod batch_norm;
 mod compose;
 mod convolution;
+mod entropy;
 mod gather;
 mod gelu;
 mod linear;
@@ -51,20 +58,26 @@ mod panels;
 mod product;
 mod relu;
 mod resize;
+mod silog;
 mod simd;
 mod storage;
 mod tile;
+mod topk;
 mod transposed;
 mod weights;
 mod winograd;
 mod winograd_weights;
 
+pub use adamw::{AdamwStep, adamw, norm_of};
 pub use attention::{attention, attention_qkv};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use convolution::{conv2d, relu_conv2d};
+pub use entropy::{argmax_classes, cross_entropy, resized_softmax};
 pub use gelu::gelu;
 pub use linear::{linear, linear_gelu, linear_residual};
 pub use norm::layer_norm;
 pub use relu::relu;
 pub use resize::resize_bilinear;
+pub use silog::{resized_depth, silog};
+pub use topk::{MOST_NEIGHBOURS, merge_nearest, neighbour_key, neighbour_of_key, no_neighbours};
 pub use transposed::conv_transpose2d;
