@@ -48,6 +48,8 @@ mod attention;
 mod batch_norm;
 mod compose;
 mod convolution;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod entropy;
 mod gather;
 mod gelu;

@@ -108,9 +108,8 @@ pub(crate) fn norm(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
     let stream = device.cuda_stream();
     let count: usize = tensors.iter().map(|tensor| tensor.elem_count().div_ceil(CHUNK)).sum();
     // SAFETY: the first kernel writes every sum (f64 in the room of i64), the second the root.
-    let (mut sums, mut root) = unsafe {
-        (Output::new(&device, DType::I64, count)?, Output::new(&device, DType::F32, 1)?)
-    };
+    let (mut sums, mut root) =
+        unsafe { (Output::new(&device, DType::I64, count)?, Output::new(&device, DType::F32, 1)?) };
     let (sum_address, _sums) = sums.pointer(&stream)?;
     let fourfold: Vec<[&Tensor; 4]> = tensors.iter().map(|&tensor| [tensor; 4]).collect();
     let mut offset = 0_i64;

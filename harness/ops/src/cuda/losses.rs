@@ -207,8 +207,7 @@ pub(crate) fn cross_entropy(
     let Some(labels) = targets(&logits, labels, DType::U8)? else { return Ok(None) };
     let (batch, grid) = (logits.batch(), logits.grid(PIXELS));
     let parts = grid.blocks[0] * batch;
-    let (sizes, ignore, of_group) =
-        (logits.sizes, i32::from(ignore), (parts / groups) as i32);
+    let (sizes, ignore, of_group) = (logits.sizes, i32::from(ignore), (parts / groups) as i32);
     // SAFETY: norms are read where there is a class, which is where they are written; the others whole.
     let [norms, sums, counts, value, weights] = unsafe {
         unset(

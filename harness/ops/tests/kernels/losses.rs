@@ -193,15 +193,8 @@ fn entropy(kernels: Kernels, sizes: Sizes, empty: Option<usize>) {
         let (mut sums, mut counts) = (vec![f64::NAN; blocks], vec![u32::MAX; blocks]);
         let (mut value, mut weights) = (f32::NAN, vec![f32::NAN; sizes.groups as usize]);
         let (norms, labels, ignore) = (norms.as_mut_ptr(), labels.as_ptr(), i32::from(ignore));
-        let arguments: [&dyn Argument; 7] = [
-            logits,
-            &labels,
-            &sizes,
-            &ignore,
-            &norms,
-            &sums.as_mut_ptr(),
-            &counts.as_mut_ptr(),
-        ];
+        let arguments: [&dyn Argument; 7] =
+            [logits, &labels, &sizes, &ignore, &norms, &sums.as_mut_ptr(), &counts.as_mut_ptr()];
         kernels.launch(&name("entropy_forward"), grid, [256, 1, 1], 0, &arguments);
         let parts = (blocks / sizes.groups as usize) as i32;
         let arguments: [&dyn Argument; 6] = [
