@@ -87,6 +87,11 @@ impl AdamW {
         Ok(())
     }
 
+    /// Uncounts the last `steps`, which a guard stopped.
+    pub(crate) fn take_back(&mut self, steps: u64) {
+        self.updates = self.updates.saturating_sub(steps);
+    }
+
     /// Steps taken.
     pub fn updates(&self) -> u64 {
         self.updates
