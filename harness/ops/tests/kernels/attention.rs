@@ -55,7 +55,7 @@ fn check(kernels: Kernels, t: &Type, size: usize, shape: [usize; 5], scale: f64)
     let (v, vs) = operand(t, [batch, heads, keys, depth], 3);
     let untouched = (t.bits)(7.0);
     let mut out = vec![untouched; batch * queries * heads * depth + 8];
-    let (row, tile) = ((size / 8 | 1) * 16, if size == 128 { 32 } else { 64 });
+    let (row, tile) = (((size / 8) | 1) * 16, if size == 128 { 32 } else { 64 });
     let shared = 4 * tile * row + if size > 64 { 128 * row } else { 0 };
     let factor = (scale * std::f64::consts::LOG2_E) as f32;
     let arguments: [&dyn Argument; 11] = [

@@ -4,13 +4,13 @@ use half::{bf16, f16};
 
 use crate::host::{Argument, Kernels, assert_close, kernels, values};
 
-/// Runs `kernel` in each type on these values; the rounded inputs and the results, wide.
-fn in_each_type(
-    x: &[f32],
-    results: usize,
-    run: &dyn Fn(&str, &dyn Argument, &dyn Argument),
-    check: &dyn Fn(&[f32], &[f32], f64),
-) {
+/// A launch with the name of a type, the address of the inputs and that of the results.
+type Launch<'a> = &'a dyn Fn(&str, &dyn Argument, &dyn Argument);
+/// A check of the results of these inputs, to a tolerance.
+type Check<'a> = &'a dyn Fn(&[f32], &[f32], f64);
+
+/// Runs a kernel in each type on these values, and checks what comes of the rounded ones.
+fn in_each_type(x: &[f32], results: usize, run: Launch, check: Check) {
     let mut y = vec![f32::NAN; results];
     run("f32", &x.as_ptr(), &y.as_mut_ptr());
     check(x, &y, 2e-6);
