@@ -145,6 +145,11 @@ impl<'a> Embedder<'a> {
         self.intake.blank((self.image.crop, self.image.crop))
     }
 
+    /// The device of the encoder and of what is done with the vectors.
+    pub(super) fn device(&self) -> &Device {
+        self.intake.uploader.device()
+    }
+
     /// Batches that are enqueued before the vectors of the last one are waited for.
     pub(super) fn ahead(&self) -> usize {
         self.intake.uploader.ahead()
