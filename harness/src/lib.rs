@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod backbone;
+pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod device;

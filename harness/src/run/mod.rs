@@ -34,6 +34,7 @@ use crate::weights::WeightsError;
 pub use calibrate::Rates;
 pub use cell::{Cell, Settings, TokenChoice, datasets};
 pub use dense::CheckpointError;
+pub(crate) use dense::{Placed, Trial};
 pub use embed::image_stage;
 pub use memory::{BatchSize, STANDARD};
 pub(crate) use outline::streams;
