@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use ndarray::ArrayView3;
 use schema::{BackboneRecord, FeatureStage, ImageStage, Tokens};
 
