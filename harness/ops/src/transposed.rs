@@ -51,7 +51,7 @@ pub(crate) fn outputs(
     }
     if inputs != channels || bias.is_some_and(|b| b.dims() != [out]) {
         bail!(
-            "conv_transpose2d: expected x of {inputs} channels and a bias [{out}] for weight {:?}, \
+            "conv_transpose2d: expected x [B, {inputs}, H, W] and a bias [{out}] for weight {:?}, \
              found {channels} channels, {:?}",
             weight.dims(),
             bias.map(Tensor::dims)
