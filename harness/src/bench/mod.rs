@@ -17,11 +17,12 @@ pub use report::{Report, Row};
 pub use search::Search;
 use timing::Timer;
 
-use crate::backbone::{Backbone, Placement};
+use crate::backbone::{Backbone, BackboneError, Placement};
 use crate::device::{self, DeviceChoice};
 use crate::progress::Reporter;
 use crate::resolve::{Resolved, Resolver, SourceOptions};
 use crate::run::{BatchSize, Placed, RunError, STANDARD};
+use crate::upload::Uploader;
 
 /// What can be timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +94,7 @@ pub struct Options {
 struct Bench<'a> {
     options: &'a Options,
     device: Device,
+    uploader: Uploader,
     dtype: DType,
     /// Operations a second, where known.
     peak: Option<f64>,
@@ -119,7 +121,9 @@ pub fn bench(options: &Options, reporter: &Reporter) -> Result<Report, RunError>
     let hardware = peak::hardware(&device);
     let known = peak::peak(&hardware, dtype).filter(|_| device.is_cuda());
     let peak = options.peak.or(known).map(|tera| tera * 1e12);
-    let mut bench = Bench { options, device, dtype, peak, reporter, rows: Vec::new() };
+    let uploader = Uploader::new(&device).map_err(BackboneError::Candle)?;
+    let rows = Vec::new();
+    let mut bench = Bench { options, device, uploader, dtype, peak, reporter, rows };
     if bench.wants(What::Knn) {
         bench.search()?;
     }
@@ -158,7 +162,7 @@ impl Bench<'_> {
     }
 
     fn batch_size(&self) -> BatchSize {
-        let standard = match self.device.is_cuda() {
+        let standard = match self.uploader.is_beside() {
             true => BatchSize::Auto,
             false => BatchSize::Images(STANDARD),
         };
@@ -203,6 +207,7 @@ impl Subject {
             record: self.record.as_ref()?,
             backbone: &*self.backbone,
             device: &bench.device,
+            uploader: &bench.uploader,
             dtype: bench.dtype,
         })
     }

@@ -194,6 +194,22 @@ pub enum RunError {
         /// The validation image.
         image: String,
     },
+    /// The device has too little memory, even for the least at a time.
+    #[error("{device} has no memory left: {why}")]
+    OutOfMemory {
+        /// `cuda:N` or `cpu`.
+        device: String,
+        /// As it answered.
+        why: String,
+    },
+    /// The device failed in a way after which this process cannot use it any more.
+    #[error("{device} was lost: {why}")]
+    DeviceLost {
+        /// `cuda:N` or `cpu`.
+        device: String,
+        /// As it answered.
+        why: String,
+    },
     /// A robot simulator.
     #[error(transparent)]
     Simulator(SimulatorError),

@@ -10,10 +10,12 @@ mod features;
 #[cfg(test)]
 mod golden;
 mod kept;
+mod merge;
 mod pictures;
 mod protocol;
 mod runner;
 mod score;
+mod step;
 #[cfg(test)]
 mod tests;
 mod train;

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use candle_core::{DType, Device};
-use heads::dense::{Probe, Targets};
+use candle_core::{DType, Device, Tensor};
+use heads::dense::{Deferred, Probe, Targets};
+use ndarray::Array3;
 use rayon::prelude::*;
 use schema::{BackboneRecord, DataRecord, DenseProtocol};
 use tasks::data::{Dataset, Registry};
-use tasks::dense::{LabelForm, PairedSet};
+use tasks::dense::{LabelForm, PairedSet, TargetForm, normalise_into};
 use tasks::files::Files;
 use tasks::sample::SampleError;
 
@@ -18,12 +19,13 @@ use super::features::{Encoder, Taps, taps_of};
 use super::kept::{Kept, KeptKey};
 use super::protocol;
 use super::windows::Windows;
-use crate::backbone::{Backbone, Placement};
+use crate::backbone::{Backbone, BackboneError, Placement};
 use crate::device;
 use crate::progress::{Reporter, Verbosity};
 use crate::resolve::Resolved;
 use crate::run::memory::{BatchSize, EncoderSize, ProbeSize};
 use crate::run::{RunError, Settings, calibrate};
+use crate::upload::{Intake, Pixels, Uploader};
 
 /// Bytes of kept tokens that a trial may write to its own folder.
 const KEPT: u64 = 8_000_000_000;
@@ -34,6 +36,7 @@ pub(crate) struct Placed<'a> {
     pub(crate) record: &'a BackboneRecord,
     pub(crate) backbone: &'a dyn Backbone,
     pub(crate) device: &'a Device,
+    pub(crate) uploader: &'a Uploader,
     pub(crate) dtype: DType,
 }
 
@@ -42,12 +45,22 @@ pub(crate) struct Trial<'a> {
     encoder: Encoder<'a>,
     dataset: Dataset,
     identity: &'a schema::Fingerprint,
+    device: &'a Device,
     dtype: DType,
-    heads: Vec<(DenseProtocol, Probe)>,
-    /// Normalised pixels `[3, side, side]` of each sample of the batch.
-    pixels: Vec<Vec<f32>>,
+    heads: Vec<Head>,
+    intake: Intake<'a>,
+    /// The samples of the batch.
+    pixels: Vec<Pixels>,
     targets: Targets,
     taps: Taps,
+}
+
+/// A head in training.
+struct Head {
+    protocol: DenseProtocol,
+    probe: Probe,
+    /// Steps whose losses nobody has read.
+    taken: Vec<Deferred>,
 }
 
 /// A generated validation split of a data set's real size of image, in a folder that goes with it.
@@ -65,7 +78,7 @@ impl<'a> Trial<'a> {
         protocol: &str,
         batch_size: BatchSize,
     ) -> Result<Self, RunError> {
-        let Placed { resolved, record, backbone, device, dtype } = *placed;
+        let Placed { resolved, record, backbone, device, uploader, dtype } = *placed;
         let dataset = named(dataset)?;
         let dimensions = resolved.dimensions();
         let changes = Settings { protocol: protocol.to_owned(), ..Settings::default() };
@@ -95,21 +108,31 @@ impl<'a> Trial<'a> {
         let probe = |&head: &&str| {
             let protocol = of(head)?;
             let probe = calibrate::probe(&protocol, record.width, &placement, micro_batch)?;
-            Ok((protocol, probe))
+            Ok(Head { protocol, probe, taken: Vec::new() })
         };
         let heads = heads.iter().map(probe).collect::<Result<Vec<_>, RunError>>()?;
-        let protocols = heads.iter().map(|(protocol, _)| protocol);
-        let encoder = Encoder::of(backbone, device, dtype, micro_batch, protocols);
-        let Some((protocol, _)) = heads.first() else {
+        let protocols = heads.iter().map(|head| &head.protocol);
+        let encoder = Encoder::of(backbone, dtype, micro_batch, protocols);
+        let Some(protocol) = heads.first().map(|head| head.protocol.clone()) else {
             return Err(RunError::Stream("no head to try".to_owned()));
         };
+        let form = match (dataset.depth, dataset.classes) {
+            (Some(depth), _) => TargetForm::Depth { steps_per_metre: depth.steps_per_metre },
+            (None, classes) => {
+                TargetForm::Labels { form: LabelForm::Shifted, classes: classes.unwrap_or(0) }
+            }
+        };
         let batch = protocol.training.groups * protocol.training.group_size;
-        let pixels: Vec<Vec<f32>> =
-            (0..batch).map(|at| noise(at, 3 * encoder.side.pow(2))).collect();
-        let targets = calibrate::targets(protocol, device)?;
-        let taps = encoder.encode(&pixels)?;
+        let targets = calibrate::targets(&protocol, device)?;
+        let intake = Intake::new(uploader, move |image, out: &mut [f32]| {
+            normalise_into(image, form, &protocol.sample, out);
+        });
+        let intake = intake.map_err(BackboneError::Candle)?;
+        let pixels: Vec<Pixels> =
+            (0..batch).map(|at| intake.pixels(noise(at, encoder.side))).collect();
+        let taps = encoder.encode(&pixels, &intake)?;
         let identity = &record.identity;
-        Ok(Self { encoder, dataset, identity, dtype, heads, pixels, targets, taps })
+        Ok(Self { encoder, dataset, identity, device, dtype, heads, intake, pixels, targets, taps })
     }
 
     /// Samples of a training batch.
@@ -124,36 +147,34 @@ impl<'a> Trial<'a> {
 
     /// Encodes the batch for every head.
     pub(crate) fn encode(&self) -> Result<(), RunError> {
-        self.encoder.encode(&self.pixels).map(drop)
+        self.encoder.encode(&self.pixels, &self.intake).map(drop)
     }
 
     /// One training step of the head at that place, on the batch as it was encoded before.
     pub(crate) fn step(&mut self, head: usize) -> Result<(), RunError> {
-        let (protocol, probe) = &mut self.heads[head];
-        probe.train_step(&taps_of(&self.taps, &protocol.feature), &self.targets)?;
-        Ok(())
+        self.heads[head].step(&self.taps, &self.targets, self.intake.uploader)
     }
 
     /// What validation windows ask of the head at that place, for as many windows as the batch has
     /// samples.
     pub(crate) fn predict(&self, head: usize) -> Result<(), RunError> {
-        let (protocol, probe) = &self.heads[head];
+        let Head { protocol, probe, .. } = &self.heads[head];
         let taps = taps_of(&self.taps, &protocol.feature);
         let side = protocol.evaluation.window;
         for start in (0..self.batch()).step_by(self.micro_batch()) {
             let images = self.micro_batch().min(self.batch() - start);
-            let part = |tap: &candle_core::Tensor| tap.narrow(0, start, images)?.contiguous();
+            let part = |tap: &Tensor| tap.narrow(0, start, images)?.contiguous();
             let taps = taps.iter().map(part).collect::<candle_core::Result<Vec<_>>>();
-            probe.predict(&taps.map_err(crate::backbone::BackboneError::Candle)?, (side, side))?;
+            probe.predict(&taps.map_err(BackboneError::Candle)?, (side, side))?;
         }
         Ok(())
     }
 
     /// Encodes the batch and takes one step of every head on it, as a stream does.
     pub(crate) fn shared(&mut self) -> Result<(), RunError> {
-        let taps = self.encoder.encode(&self.pixels)?;
-        for (protocol, probe) in &mut self.heads {
-            probe.train_step(&taps_of(&taps, &protocol.feature), &self.targets)?;
+        let taps = self.encoder.encode(&self.pixels, &self.intake)?;
+        for head in &mut self.heads {
+            head.step(&taps, &self.targets, self.intake.uploader)?;
         }
         Ok(())
     }
@@ -162,9 +183,9 @@ impl<'a> Trial<'a> {
     pub(crate) fn scenes(&self, images: usize) -> Result<Scenes, RunError> {
         let folder = tempfile::tempdir()
             .map_err(|source| failed("create folder", Path::new("."), source))?;
-        let (protocol, _) = &self.heads[0];
+        let protocol = &self.heads[0].protocol;
         write(&self.dataset, folder.path(), images)?;
-        let set = PairedSet::open(&self.dataset, &Files::folder(folder.path()))?;
+        let set = PairedSet::open(&self.dataset, Files::folder(folder.path()))?;
         let form = set.target_form(&self.dataset, Some(LabelForm::Shifted))?;
         let record = DataRecord {
             name: self.dataset.name.clone(),
@@ -188,11 +209,11 @@ impl<'a> Trial<'a> {
     /// there where they are, as in every epoch but a run's first.
     pub(crate) fn validate(&self, scenes: &Scenes, kept: bool) -> Result<(), RunError> {
         let reporter = Reporter::new(Verbosity::Quiet);
-        let (protocol, _) = &self.heads[0];
+        let protocol = &self.heads[0].protocol;
         let key = KeptKey {
             backbone: self.identity,
             dtype: self.dtype.as_str(),
-            device: device::kind(self.encoder.device),
+            device: device::kind(self.device),
             version: env!("CARGO_PKG_VERSION"),
             micro_batch: self.encoder.micro_batch,
             feature_revision: protocol.feature.revision,
@@ -216,11 +237,45 @@ impl<'a> Trial<'a> {
             kept: kept.as_ref(),
             pictured: &[],
             workers: device::threads(),
+            uploader: self.intake.uploader,
             reporter: &reporter,
         };
-        let heads: Vec<_> = self.heads.iter().map(|(protocol, probe)| (probe, protocol)).collect();
+        let heads: Vec<_> = self.heads.iter().map(|head| (&head.probe, &head.protocol)).collect();
         for validation in validator.validate(&self.encoder, &heads)? {
             validation?;
+        }
+        Ok(())
+    }
+}
+
+impl Head {
+    /// A step as a stream takes it: its loss is read at once, or with others where the device computes
+    /// beside the host.
+    fn step(
+        &mut self,
+        taps: &Taps,
+        targets: &Targets,
+        uploader: &Uploader,
+    ) -> Result<(), RunError> {
+        let taps = taps_of(taps, &self.protocol.feature);
+        if uploader.read_every() == 1 {
+            self.probe.train_step(&taps, targets)?;
+            return Ok(());
+        }
+        self.taken.push(self.probe.train_step_deferred(&taps, targets)?);
+        if self.taken.len() < uploader.read_every() {
+            return Ok(());
+        }
+        let taken = std::mem::take(&mut self.taken);
+        let values: Vec<&Tensor> = taken.iter().filter_map(Deferred::values).collect();
+        let read = Tensor::cat(&values, 0).and_then(|all| uploader.read(&all)?.values());
+        let values: Vec<f32> = read.map_err(BackboneError::Candle)?;
+        let mut rest = values.as_slice();
+        for taken in taken {
+            let count = taken.values().map_or(0, Tensor::elem_count).min(rest.len());
+            let (mine, others) = rest.split_at(count);
+            rest = others;
+            taken.report(mine)?;
         }
         Ok(())
     }
@@ -249,11 +304,12 @@ fn named(name: &str) -> Result<Dataset, RunError> {
     })
 }
 
-/// Numbers between -1 and 1 without a pattern that a cache or a product could profit from.
-fn noise(seed: usize, count: usize) -> Vec<f32> {
+/// A square image without a pattern that a cache or a product could profit from.
+fn noise(seed: usize, side: usize) -> Array3<u8> {
     let stream = schema::random::Stream::tagged(seed as u64, "trial");
-    let words = (0..count.div_ceil(4) as u32).flat_map(|at| stream.at([at, 0, 0, 0]));
-    words.take(count).map(|word| word as i32 as f32 / i32::MAX as f32).collect()
+    Array3::from_shape_fn((side, side, 3), |(y, x, channel)| {
+        stream.at([y as u32, x as u32, 0, 0])[channel] as u8
+    })
 }
 
 /// Height and width of a typical file of a data set.
