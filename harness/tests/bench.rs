@@ -81,7 +81,7 @@ fn what_is_shown_and_what_is_refused() {
     let ran = world.run(&[&["bench", "knn", "encoder"], &SMALL[..]].concat());
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     let has = |text: &str| assert!(ran.stdout.contains(text), "{text} in {}", ran.stdout);
-    ["images/s", "ms/search", "encoder pixio-nano batch 2", "of peak", "(cpu), f32"].map(has);
+    ["images/s", "ms/search", "encoder pixio-nano batch 2", "of peak", "(cpu), f32"].into_iter().for_each(has);
     for (arguments, word) in [
         (&["bench", "speed"][..], "speed"),
         (

@@ -61,6 +61,10 @@ pub fn attention_qkv(q: &Tensor, k: &Tensor, v: &Tensor, scale: Option<f64>) -> 
         bail!("attention: expected at least one key of at least one element, found {shapes:?}");
     }
     let scale = scale.unwrap_or(1.0 / (depth as f64).sqrt());
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::attention::attention(q, k, v, scale)? {
+        return Ok(y);
+    }
     if !fusable(&[q, k, v]) {
         return compose::attention(q, k, v, scale);
     }

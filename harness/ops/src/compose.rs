@@ -4,6 +4,8 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
+use crate::Activation;
+
 /// `x W^T + b` in the weight's dtype.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (out, inputs) = weight.dims2()?;
@@ -23,7 +25,30 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
 
 /// GELU in f32, returned in the dtype of `x`.
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.to_dtype(DType::F32)?.gelu_erf()?.to_dtype(x.dtype())
+    activate(x, Activation::Gelu)
+}
+
+/// An activation in f32, returned in the dtype of `x`.
+pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let y = match activation {
+        Activation::Gelu => wide.gelu_erf()?,
+        Activation::QuickGelu => ((&wide * 1.702)?.silu()? * (1.0 / 1.702))?,
+        Activation::GeluTanh => wide.gelu()?,
+        Activation::SwiGlu => {
+            let parts = wide.chunk(2, D::Minus1)?;
+            (parts[0].contiguous()?.silu()? * parts[1].contiguous()?)?
+        }
+    };
+    y.to_dtype(x.dtype())
+}
+
+/// The rotation of `x [B, H, N, Dh]` in f32, returned in the dtype of `x`.
+pub(crate) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?.contiguous()?;
+    let half = wide.dim(3)? / 2;
+    let turned = Tensor::cat(&[&wide.narrow(3, half, half)?.neg()?, &wide.narrow(3, 0, half)?], 3)?;
+    (wide.broadcast_mul(cos)? + turned.broadcast_mul(sin)?)?.to_dtype(x.dtype())
 }
 
 /// Layer normalisation of the last dimension in f32.

@@ -17,6 +17,10 @@ const TASK: usize = 1 << 15;
 /// # Errors
 /// If the device fails, or `x` is not of a floating type.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::tokens::activate(x, crate::Activation::Gelu)? {
+        return Ok(y);
+    }
     if !fusable(&[x]) {
         return compose::gelu(x);
     }

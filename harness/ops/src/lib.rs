@@ -5,20 +5,32 @@
 //! | [`linear`] | `x W^T + b` |
 //! | [`linear_gelu`] | `gelu(x W^T + b)` |
 //! | [`linear_residual`] | `r + x W^T + b` |
+//! | [`linear_residual_norm`] | that, and its layer normalisation |
 //! | [`gelu`] | exact (erf) GELU |
-//! | [`layer_norm`] | normalisation of the last dimension |
+//! | [`activate`] | GELU, its approximations, SwiGLU |
+//! | [`layer_norm`], [`layer_norm_as`] | normalisation of the last dimension |
 //! | [`attention`], [`attention_qkv`] | softmax(q k^T scale) v |
+//! | [`rotate_heads`] | query and key with rotary position embedding |
 //! | [`conv2d`], [`conv_transpose2d`] | convolution, and its transpose with kernel = stride |
 //! | [`relu_conv2d`] | convolution of `max(x, 0)` |
 //! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
 //! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
 //! | [`relu`] | `max(x, 0)` |
+//! | [`cross_entropy`], [`silog`] | losses of resized logits, on a GPU |
+//! | [`resized_softmax`], [`resized_depth`] | predictions of resized logits, on a GPU |
+//! | [`argmax_classes`] | the largest class of every pixel |
+//! | [`adamw`], [`norm_of`] | a step of many parameters on a GPU, the norm of their gradients |
+//! | [`merge_nearest`] | the nearest of blocks of similarities |
 //!
-//! # Two paths
-//! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On any other device it
-//! is composed of ordinary candle operations. The operations on images are differentiable on both paths,
-//! with gradients as fused as the rest. Those on tokens run in frozen encoders: where an input tracks
-//! gradients they are composed too, and the fused path's results carry no graph.
+//! # Three paths
+//! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On an NVIDIA GPU, in a
+//! build with the feature `cuda`, it runs kernels of our own (`kernels/`) and NVIDIA's libraries, where they
+//! serve its dtypes and shapes. Otherwise it is composed of ordinary candle operations. The operations on
+//! images are differentiable on every path, with gradients as fused as the rest. Those on tokens run in frozen
+//! encoders: where an input tracks gradients they are composed, and the fused paths' results carry no graph.
+//!
+//! The kernels are compiled for the CPU too, in the tests, which emulate a block of threads and compare with
+//! plain computations.
 //!
 //! # Memory
 //! A convolution keeps its input, weight and result for the backward pass and no columns: each thread packs
@@ -32,16 +44,22 @@
 //! Mixed precision follows PyTorch's autocast. The dtype of a weight (f32, bf16 or f16) is the dtype of
 //! its product: the input, weight and bias are rounded to it, the sum is kept in f32, and the result is
 //! rounded once. GELU and attention compute in f32 and return the dtype they were given; [`layer_norm`]
-//! and the residual stream of [`linear_residual`] are f32.
+//! and the residual stream of [`linear_residual`] are f32. On a GPU the products of attention in 16 bits take
+//! the shares rounded to that type and add in f32, and products in f32 never use TF32.
 //!
 //! # Determinism
 //! Work is divided by shape alone, so the number of threads never changes a bit of a result. The
 //! instruction set (AVX-512, AVX2 with FMA, or neither) and the cache sizes may.
 
+mod activation;
+mod adamw;
 mod attention;
 mod batch_norm;
 mod compose;
 mod convolution;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod entropy;
 mod gather;
 mod gelu;
 mod linear;
@@ -51,20 +69,29 @@ mod panels;
 mod product;
 mod relu;
 mod resize;
+mod rotary;
+mod silog;
 mod simd;
 mod storage;
 mod tile;
+mod topk;
 mod transposed;
 mod weights;
 mod winograd;
 mod winograd_weights;
 
+pub use activation::{Activation, activate};
+pub use adamw::{AdamwStep, adamw, norm_of};
 pub use attention::{attention, attention_qkv};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use convolution::{conv2d, relu_conv2d};
+pub use entropy::{argmax_classes, cross_entropy, resized_softmax};
 pub use gelu::gelu;
-pub use linear::{linear, linear_gelu, linear_residual};
-pub use norm::layer_norm;
+pub use linear::{linear, linear_gelu, linear_residual, linear_residual_norm};
+pub use norm::{layer_norm, layer_norm_as};
 pub use relu::relu;
 pub use resize::resize_bilinear;
+pub use rotary::rotate_heads;
+pub use silog::{resized_depth, silog};
+pub use topk::{MOST_NEIGHBOURS, merge_nearest, neighbour_key, neighbour_of_key, no_neighbours};
 pub use transposed::conv_transpose2d;

@@ -26,6 +26,10 @@ const SPLIT_ROWS: usize = 128;
 /// If the shapes do not fit or the devices differ.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     check("linear", x, weight, bias, None)?;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::tokens::linear(x, weight, bias)? {
+        return Ok(y);
+    }
     if !fused(x, weight, bias, None) {
         return compose::linear(x, weight, bias);
     }
@@ -41,6 +45,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// As [`linear`].
 pub fn linear_gelu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     check("linear_gelu", x, weight, bias, None)?;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::tokens::linear_gelu(x, weight, bias)? {
+        return Ok(y);
+    }
     if !fused(x, weight, bias, None) {
         return compose::gelu(&compose::linear(x, weight, bias)?);
     }
@@ -64,10 +72,48 @@ pub fn linear_residual(
     residual: &Tensor,
 ) -> Result<Tensor> {
     check("linear_residual", x, weight, bias, Some(residual))?;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::tokens::linear_residual(x, weight, bias, residual)? {
+        return Ok(y);
+    }
     if fused(x, weight, bias, Some(residual)) && weight.dtype() == DType::F32 {
         return affine(x, weight, bias, Some(residual), false);
     }
     residual.to_dtype(DType::F32)? + linear(x, weight, bias)?.to_dtype(DType::F32)?
+}
+
+/// [`linear_residual`], and [`layer_norm_as`](crate::layer_norm_as) of it in the dtype of `weight`:
+/// `(stream, normalised)`.
+///
+/// `norm` is the weight and bias of the normalisation, `[out]` each, and `eps` what it adds to a variance.
+///
+/// # Errors
+/// As [`linear_residual`] and [`layer_norm_as`](crate::layer_norm_as).
+pub fn linear_residual_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: &Tensor,
+    norm: [&Tensor; 2],
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    let [scale, shift] = norm;
+    #[cfg(feature = "cuda")]
+    {
+        check("linear_residual_norm", x, weight, bias, Some(residual))?;
+        let out = &weight.dims()[..1];
+        let norm = crate::cuda::tokens::Norm { weight: scale, bias: shift, eps };
+        if scale.dims() == out
+            && shift.dims() == out
+            && let Some(both) =
+                crate::cuda::tokens::linear_residual_norm(x, weight, bias, residual, norm)?
+        {
+            return Ok(both);
+        }
+    }
+    let stream = linear_residual(x, weight, bias, residual)?;
+    let normalised = crate::layer_norm_as(&stream, scale, shift, eps, weight.dtype())?;
+    Ok((stream, normalised))
 }
 
 fn check(

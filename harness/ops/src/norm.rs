@@ -1,6 +1,6 @@
 //! Layer normalisation.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::storage::{Values, contiguous_f32, filled, fusable, tensor};
@@ -18,6 +18,21 @@ const TASK: usize = 1 << 15;
 /// # Errors
 /// If the shapes do not fit.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    layer_norm_as(x, weight, bias, eps, DType::F32)
+}
+
+/// [`layer_norm`], its result rounded to `dtype`: the same bits as rounding it afterwards. For what only feeds
+/// products in that dtype.
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn layer_norm_as(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    dtype: DType,
+) -> Result<Tensor> {
     let Some(&width) = x.dims().last() else {
         bail!("layer_norm: expected an input [.., D], found a scalar");
     };
@@ -30,8 +45,15 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
             bias.dims()
         );
     }
+    #[cfg(feature = "cuda")]
+    {
+        use crate::cuda::tokens::{Norm, layer_norm};
+        if let Some(y) = layer_norm(x, Norm { weight, bias, eps }, dtype)? {
+            return Ok(y);
+        }
+    }
     if !fusable(&[x, weight, bias]) {
-        return compose::layer_norm(x, weight, bias, eps);
+        return compose::layer_norm(x, weight, bias, eps)?.to_dtype(dtype);
     }
     let (wide, weight, bias) = (contiguous_f32(x)?, contiguous_f32(weight)?, contiguous_f32(bias)?);
     let (values, weight, bias) = (Values::lock(&wide), Values::lock(&weight), Values::lock(&bias));
@@ -45,5 +67,5 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
                 .for_each(|(to, from)| simd::layer_norm_rows(from, weight, bias, eps, to));
         })
     };
-    tensor(data, x.dims())
+    tensor(data, x.dims())?.to_dtype(dtype)
 }

@@ -33,6 +33,11 @@ impl Norm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, &self.weight, &self.bias, self.eps)
     }
+
+    /// `[.., D] -> [.., D]` for `layer` alone: rounded to its dtype, as it would do.
+    fn forward_for(&self, x: &Tensor, layer: &Dense) -> Result<Tensor> {
+        ops::layer_norm_as(x, &self.weight, &self.bias, self.eps, layer.weight.dtype())
+    }
 }
 
 /// A dense layer's weight `[out, in]` in the autocast type, and bias `[out]`.
@@ -151,19 +156,13 @@ impl Mlp {
         if self == Self::Gelu {
             return ops::linear_gelu(x, &layer.weight, layer.bias.as_ref());
         }
-        let y = layer.forward(x)?;
-        let dtype = y.dtype();
-        let y = y.to_dtype(DType::F32)?;
-        let y = match self {
-            Self::Gelu => y.gelu_erf()?,
-            Self::QuickGelu => ((&y * 1.702)?.silu()? * (1.0 / 1.702))?,
-            Self::GeluTanh => y.gelu()?,
-            Self::SwiGlu => {
-                let parts = y.chunk(2, candle_core::D::Minus1)?;
-                (parts[0].contiguous()?.silu()? * parts[1].contiguous()?)?
-            }
+        let activation = match self {
+            Self::Gelu => ops::Activation::Gelu,
+            Self::QuickGelu => ops::Activation::QuickGelu,
+            Self::GeluTanh => ops::Activation::GeluTanh,
+            Self::SwiGlu => ops::Activation::SwiGlu,
         };
-        y.to_dtype(dtype)
+        ops::activate(&layer.forward(x)?, activation)
     }
 }
 
@@ -172,17 +171,6 @@ impl Mlp {
 pub(super) struct Rotation {
     pub(super) cos: Tensor,
     pub(super) sin: Tensor,
-}
-
-impl Rotation {
-    /// Rotates `x [B, H, N, Dh]` in f32; the two halves of `Dh` are the two coordinates of each plane.
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?.contiguous()?;
-        let half = wide.dim(3)? / 2;
-        let turned =
-            Tensor::cat(&[&wide.narrow(3, half, half)?.neg()?, &wide.narrow(3, 0, half)?], 3)?;
-        (wide.broadcast_mul(&self.cos)? + turned.broadcast_mul(&self.sin)?)?.to_dtype(x.dtype())
-    }
 }
 
 /// `x + scale1 attention(norm1(x))`, then `x + scale2 mlp(norm2(x))`; the residual stream is f32. The
@@ -275,20 +263,23 @@ impl Block {
 
     /// `[B, N, D] -> [B, N, D]`, f32.
     pub(super) fn forward(&self, x: &Tensor, rotation: Option<&Rotation>) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
+        let qkv = self.qkv.forward(&self.norm1.forward_for(x, &self.qkv)?)?;
         let attended = match rotation {
             None => ops::attention(&qkv, self.heads, None)?,
             Some(rotation) => {
-                let (batch, tokens, width) = qkv.dims3()?;
-                let parts =
-                    qkv.reshape((batch, tokens, 3, self.heads, width / (3 * self.heads)))?;
-                let part = |i: usize| parts.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
-                let (q, k) = (rotation.apply(&part(0)?)?, rotation.apply(&part(1)?)?);
-                ops::attention_qkv(&q, &k, &part(2)?, None)?
+                let [q, k, v] = ops::rotate_heads(&qkv, self.heads, &rotation.cos, &rotation.sin)?;
+                ops::attention_qkv(&q, &k, &v, None)?
             }
         };
-        let x = ops::linear_residual(&attended, &self.proj.weight, self.proj.bias.as_ref(), x)?;
-        let hidden = self.mlp.hidden(&self.norm2.forward(&x)?, &self.fc1)?;
+        let (x, normalised) = ops::linear_residual_norm(
+            &attended,
+            &self.proj.weight,
+            self.proj.bias.as_ref(),
+            x,
+            [&self.norm2.weight, &self.norm2.bias],
+            self.norm2.eps,
+        )?;
+        let hidden = self.mlp.hidden(&normalised, &self.fc1)?;
         ops::linear_residual(&hidden, &self.fc2.weight, self.fc2.bias.as_ref(), &x)
     }
 }

@@ -116,14 +116,13 @@ struct Subject {
 /// # Errors
 /// If a backbone or the device cannot be used, or anything that is timed fails.
 pub fn bench(options: &Options, reporter: &Reporter) -> Result<Report, RunError> {
-    let device = device::open(options.device)?;
+    let device = device::open(options.device, reporter)?;
     let dtype = device::dtype(options.dtype, &device);
     let hardware = peak::hardware(&device);
     let known = peak::peak(&hardware, dtype).filter(|_| device.is_cuda());
     let peak = options.peak.or(known).map(|tera| tera * 1e12);
     let uploader = Uploader::new(&device).map_err(BackboneError::Candle)?;
-    let rows = Vec::new();
-    let mut bench = Bench { options, device, uploader, dtype, peak, reporter, rows };
+    let mut bench = Bench { options, device, uploader, dtype, peak, reporter, rows: Vec::new() };
     if bench.wants(What::Knn) {
         bench.search()?;
     }
@@ -162,7 +161,7 @@ impl Bench<'_> {
     }
 
     fn batch_size(&self) -> BatchSize {
-        let standard = match self.uploader.is_beside() {
+        let standard = match self.device.is_cuda() {
             true => BatchSize::Auto,
             false => BatchSize::Images(STANDARD),
         };
@@ -206,7 +205,6 @@ impl Subject {
             resolved: &self.resolved,
             record: self.record.as_ref()?,
             backbone: &*self.backbone,
-            device: &bench.device,
             uploader: &bench.uploader,
             dtype: bench.dtype,
         })

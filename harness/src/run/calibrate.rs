@@ -111,18 +111,18 @@ pub(super) fn targets(protocol: &DenseProtocol, device: &Device) -> Result<Targe
     let (training, crop) = (&protocol.training, protocol.sample.crop);
     let shape = [training.groups * training.group_size, crop, crop];
     let pixels = shape.iter().product::<usize>();
-    let objective = &protocol.objective;
-    let made = match objective {
+    let made = match &protocol.objective {
         Objective::Depth { max, .. } => {
             let metres = |i: usize| (max * (1 + i % 17) as f64 / 18.0) as f32;
-            Targets::depth_from_host((0..pixels).map(metres).collect(), shape, objective, device)
+            let metres = (0..pixels).map(metres).collect();
+            Targets::depth_from_host(metres, shape, &protocol.objective, device)
         }
         Objective::Segmentation { classes, .. } => {
             let labels: Vec<u8> = (0..pixels).map(|i| (i % (*classes).max(1)) as u8).collect();
             Targets::labels(labels, shape).on(device)
         }
     };
-    made.map_err(|error| BackboneError::Candle(error).into())
+    Ok(made.map_err(BackboneError::Candle)?)
 }
 
 /// Times one backbone, and each kind of head on it.

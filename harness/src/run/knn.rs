@@ -261,7 +261,8 @@ fn measure(
     let val_labels = labels(&val.positions, val_samples);
     let classes = data.train.classes().len();
     let width = extraction.embedder.width;
-    let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?;
+    let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?
+        .on(extraction.embedder.device);
     let queries = Features::new(&val.features, width)?;
     let bar = reporter.items("searching", 100, "%");
     let mut progress = |progress: heads::knn::Progress| {

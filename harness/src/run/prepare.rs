@@ -78,7 +78,7 @@ pub(super) fn prepared<T>(
     store.check_writable()?;
     let folder = locate::cache();
     cache::check_writable(&folder)?;
-    let device = device::open(request.device)?;
+    let device = device::open(request.device, reporter)?;
     let dtype = device::dtype(request.dtype, &device);
     let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
     let uploader = Uploader::new(&device)

@@ -157,6 +157,11 @@ pub fn loss(
     if groups == 0 || !batch.is_multiple_of(groups) {
         return Err(HeadError::Groups { batch, groups });
     }
+    if logits.device().is_cuda()
+        && let Some(loss) = fused(logits, targets, objective, groups)?
+    {
+        return Ok(loss);
+    }
     match (objective, targets) {
         (&Objective::Depth { min, max }, Targets::Depth { metres: target, .. }) => {
             let prediction = depth(logits, (h, w), max)?.squeeze(1)?;
@@ -173,6 +178,37 @@ pub fn loss(
             Err(HeadError::TargetKind { expected: "labels", found: "depth" })
         }
     }
+}
+
+/// The loss by the kernels of a GPU, if they serve and the objective fits the targets. Nothing is read back
+/// if [`valid_groups`] needs nothing.
+fn fused(
+    logits: &Tensor,
+    targets: &Targets,
+    objective: &Objective,
+    groups: usize,
+) -> Result<Option<Loss>, HeadError> {
+    let valid = valid_groups(targets, objective, groups)?;
+    let value = match (objective, targets) {
+        (&Objective::Depth { min, max }, Targets::Depth { metres, .. }) => {
+            ops::silog(logits, metres, [min, max], groups)?
+        }
+        (
+            &Objective::Segmentation { classes, ignore },
+            Targets::Labels { labels, shape, uploaded },
+        ) => {
+            check_labels(labels, shape[1] * shape[2], classes, ignore)?;
+            let uploaded = match uploaded {
+                Some(uploaded) => uploaded.clone(),
+                None => Tensor::from_slice(labels, shape, logits.device())?,
+            };
+            ops::cross_entropy(logits, &uploaded, ignore, groups)?
+        }
+        _ => None,
+    };
+    let skipped: Vec<usize> = (0..valid.len()).filter(|&group| !valid[group]).collect();
+    let some = skipped.len() < valid.len();
+    Ok(value.map(|value| Loss { value: some.then_some(value), skipped }))
 }
 
 /// Which of a batch's groups have a valid pixel.
@@ -211,6 +247,13 @@ pub fn prediction(
     objective: &Objective,
     size: (usize, usize),
 ) -> Result<Tensor, HeadError> {
+    let fused = match *objective {
+        Objective::Depth { max, .. } => ops::resized_depth(logits, size, max)?,
+        Objective::Segmentation { .. } => ops::resized_softmax(logits, size)?,
+    };
+    if let Some(fused) = fused {
+        return Ok(fused);
+    }
     Ok(match *objective {
         Objective::Depth { max, .. } => depth(logits, size, max)?,
         Objective::Segmentation { .. } => nll::softmax(&resized(logits, size)?)?,
@@ -278,8 +321,15 @@ fn cross_entropy(
 }
 
 fn check_labels(labels: &[u8], pixels: usize, classes: usize, ignore: u8) -> Result<(), HeadError> {
-    let bad = labels.iter().position(|&label| label != ignore && usize::from(label) >= classes);
-    bad.map_or(Ok(()), |at| {
+    let bad = |&label: &u8| label != ignore && usize::from(label) >= classes;
+    // Counted first, which is many times faster than to stop at one.
+    if labels
+        .chunks(255)
+        .all(|labels| labels.iter().map(|label| u8::from(bad(label))).sum::<u8>() == 0)
+    {
+        return Ok(());
+    }
+    labels.iter().position(bad).map_or(Ok(()), |at| {
         Err(HeadError::Label { sample: at / pixels, label: labels[at], classes, ignore })
     })
 }

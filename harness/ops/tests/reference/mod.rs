@@ -1,5 +1,8 @@
 //! The operations in plain f64 loops.
 
+// Each file of tests uses some of them.
+#![allow(dead_code)]
+
 use candle_core::DType;
 
 /// `len` values in [-1, 1) by a multiplicative hash of their index and `seed`.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use heads::dense::{Deferred, Probe, Targets};
+use candle_core::{DType, Tensor};
+use heads::dense::{Probe, Targets};
 use ndarray::Array3;
 use rayon::prelude::*;
 use schema::{BackboneRecord, DataRecord, DenseProtocol};
@@ -35,7 +35,6 @@ pub(crate) struct Placed<'a> {
     pub(crate) resolved: &'a Resolved,
     pub(crate) record: &'a BackboneRecord,
     pub(crate) backbone: &'a dyn Backbone,
-    pub(crate) device: &'a Device,
     pub(crate) uploader: &'a Uploader,
     pub(crate) dtype: DType,
 }
@@ -45,22 +44,14 @@ pub(crate) struct Trial<'a> {
     encoder: Encoder<'a>,
     dataset: Dataset,
     identity: &'a schema::Fingerprint,
-    device: &'a Device,
     dtype: DType,
-    heads: Vec<Head>,
+    heads: Vec<(DenseProtocol, Probe)>,
+    uploader: &'a Uploader,
     intake: Intake<'a>,
-    /// The samples of the batch.
+    /// Of each sample of the batch.
     pixels: Vec<Pixels>,
     targets: Targets,
     taps: Taps,
-}
-
-/// A head in training.
-struct Head {
-    protocol: DenseProtocol,
-    probe: Probe,
-    /// Steps whose losses nobody has read.
-    taken: Vec<Deferred>,
 }
 
 /// A generated validation split of a data set's real size of image, in a folder that goes with it.
@@ -78,7 +69,8 @@ impl<'a> Trial<'a> {
         protocol: &str,
         batch_size: BatchSize,
     ) -> Result<Self, RunError> {
-        let Placed { resolved, record, backbone, device, uploader, dtype } = *placed;
+        let Placed { resolved, record, backbone, uploader, dtype } = *placed;
+        let device = uploader.device();
         let dataset = named(dataset)?;
         let dimensions = resolved.dimensions();
         let changes = Settings { protocol: protocol.to_owned(), ..Settings::default() };
@@ -108,31 +100,44 @@ impl<'a> Trial<'a> {
         let probe = |&head: &&str| {
             let protocol = of(head)?;
             let probe = calibrate::probe(&protocol, record.width, &placement, micro_batch)?;
-            Ok(Head { protocol, probe, taken: Vec::new() })
+            Ok((protocol, probe))
         };
         let heads = heads.iter().map(probe).collect::<Result<Vec<_>, RunError>>()?;
-        let protocols = heads.iter().map(|head| &head.protocol);
+        let protocols = heads.iter().map(|(protocol, _)| protocol);
         let encoder = Encoder::of(backbone, dtype, micro_batch, protocols);
-        let Some(protocol) = heads.first().map(|head| head.protocol.clone()) else {
+        let Some((protocol, _)) = heads.first() else {
             return Err(RunError::Stream("no head to try".to_owned()));
         };
-        let form = match (dataset.depth, dataset.classes) {
-            (Some(depth), _) => TargetForm::Depth { steps_per_metre: depth.steps_per_metre },
-            (None, classes) => {
-                TargetForm::Labels { form: LabelForm::Shifted, classes: classes.unwrap_or(0) }
-            }
-        };
         let batch = protocol.training.groups * protocol.training.group_size;
-        let targets = calibrate::targets(&protocol, device)?;
+        let sample = protocol.sample.clone();
+        let form = match dataset.depth {
+            Some(depth) => TargetForm::Depth { steps_per_metre: depth.steps_per_metre },
+            None => TargetForm::Labels {
+                form: LabelForm::Shifted,
+                classes: dataset.classes.unwrap_or(1),
+            },
+        };
         let intake = Intake::new(uploader, move |image, out: &mut [f32]| {
-            normalise_into(image, form, &protocol.sample, out);
+            normalise_into(image, form, &sample, out);
         });
         let intake = intake.map_err(BackboneError::Candle)?;
         let pixels: Vec<Pixels> =
             (0..batch).map(|at| intake.pixels(noise(at, encoder.side))).collect();
+        let targets = calibrate::targets(protocol, device)?;
         let taps = encoder.encode(&pixels, &intake)?;
         let identity = &record.identity;
-        Ok(Self { encoder, dataset, identity, device, dtype, heads, intake, pixels, targets, taps })
+        Ok(Self {
+            encoder,
+            dataset,
+            identity,
+            dtype,
+            heads,
+            uploader,
+            intake,
+            pixels,
+            targets,
+            taps,
+        })
     }
 
     /// Samples of a training batch.
@@ -152,13 +157,14 @@ impl<'a> Trial<'a> {
 
     /// One training step of the head at that place, on the batch as it was encoded before.
     pub(crate) fn step(&mut self, head: usize) -> Result<(), RunError> {
-        self.heads[head].step(&self.taps, &self.targets, self.intake.uploader)
+        let (protocol, probe) = &mut self.heads[head];
+        take(probe, &taps_of(&self.taps, &protocol.feature), &self.targets, self.uploader)
     }
 
     /// What validation windows ask of the head at that place, for as many windows as the batch has
     /// samples.
     pub(crate) fn predict(&self, head: usize) -> Result<(), RunError> {
-        let Head { protocol, probe, .. } = &self.heads[head];
+        let (protocol, probe) = &self.heads[head];
         let taps = taps_of(&self.taps, &protocol.feature);
         let side = protocol.evaluation.window;
         for start in (0..self.batch()).step_by(self.micro_batch()) {
@@ -173,8 +179,9 @@ impl<'a> Trial<'a> {
     /// Encodes the batch and takes one step of every head on it, as a stream does.
     pub(crate) fn shared(&mut self) -> Result<(), RunError> {
         let taps = self.encoder.encode(&self.pixels, &self.intake)?;
-        for head in &mut self.heads {
-            head.step(&taps, &self.targets, self.intake.uploader)?;
+        for (protocol, probe) in &mut self.heads {
+            let taps = taps_of(&taps, &protocol.feature);
+            take(probe, &taps, &self.targets, self.uploader)?;
         }
         Ok(())
     }
@@ -183,9 +190,9 @@ impl<'a> Trial<'a> {
     pub(crate) fn scenes(&self, images: usize) -> Result<Scenes, RunError> {
         let folder = tempfile::tempdir()
             .map_err(|source| failed("create folder", Path::new("."), source))?;
-        let protocol = &self.heads[0].protocol;
+        let (protocol, _) = &self.heads[0];
         write(&self.dataset, folder.path(), images)?;
-        let set = PairedSet::open(&self.dataset, Files::folder(folder.path()))?;
+        let set = PairedSet::open(&self.dataset, &Files::folder(folder.path()))?;
         let form = set.target_form(&self.dataset, Some(LabelForm::Shifted))?;
         let record = DataRecord {
             name: self.dataset.name.clone(),
@@ -209,11 +216,11 @@ impl<'a> Trial<'a> {
     /// there where they are, as in every epoch but a run's first.
     pub(crate) fn validate(&self, scenes: &Scenes, kept: bool) -> Result<(), RunError> {
         let reporter = Reporter::new(Verbosity::Quiet);
-        let protocol = &self.heads[0].protocol;
+        let (protocol, _) = &self.heads[0];
         let key = KeptKey {
             backbone: self.identity,
             dtype: self.dtype.as_str(),
-            device: device::kind(self.device),
+            device: device::kind(self.uploader.device()),
             version: env!("CARGO_PKG_VERSION"),
             micro_batch: self.encoder.micro_batch,
             feature_revision: protocol.feature.revision,
@@ -237,45 +244,12 @@ impl<'a> Trial<'a> {
             kept: kept.as_ref(),
             pictured: &[],
             workers: device::threads(),
-            uploader: self.intake.uploader,
+            uploader: self.uploader,
             reporter: &reporter,
         };
-        let heads: Vec<_> = self.heads.iter().map(|head| (&head.probe, &head.protocol)).collect();
+        let heads: Vec<_> = self.heads.iter().map(|(protocol, probe)| (probe, protocol)).collect();
         for validation in validator.validate(&self.encoder, &heads)? {
             validation?;
-        }
-        Ok(())
-    }
-}
-
-impl Head {
-    /// A step as a stream takes it: its loss is read at once, or with others where the device computes
-    /// beside the host.
-    fn step(
-        &mut self,
-        taps: &Taps,
-        targets: &Targets,
-        uploader: &Uploader,
-    ) -> Result<(), RunError> {
-        let taps = taps_of(taps, &self.protocol.feature);
-        if uploader.read_every() == 1 {
-            self.probe.train_step(&taps, targets)?;
-            return Ok(());
-        }
-        self.taken.push(self.probe.train_step_deferred(&taps, targets)?);
-        if self.taken.len() < uploader.read_every() {
-            return Ok(());
-        }
-        let taken = std::mem::take(&mut self.taken);
-        let values: Vec<&Tensor> = taken.iter().filter_map(Deferred::values).collect();
-        let read = Tensor::cat(&values, 0).and_then(|all| uploader.read(&all)?.values());
-        let values: Vec<f32> = read.map_err(BackboneError::Candle)?;
-        let mut rest = values.as_slice();
-        for taken in taken {
-            let count = taken.values().map_or(0, Tensor::elem_count).min(rest.len());
-            let (mine, others) = rest.split_at(count);
-            rest = others;
-            taken.report(mine)?;
         }
         Ok(())
     }
@@ -304,12 +278,27 @@ fn named(name: &str) -> Result<Dataset, RunError> {
     })
 }
 
+/// A step as a run takes it: where the device computes beside the host, its loss is not waited for.
+fn take(
+    probe: &mut Probe,
+    taps: &[Tensor],
+    targets: &Targets,
+    uploader: &Uploader,
+) -> Result<(), RunError> {
+    match uploader.read_every() {
+        1 => probe.train_step(taps, targets).map(drop)?,
+        _ => probe.train_step_deferred(taps, targets).map(drop)?,
+    }
+    Ok(())
+}
+
 /// A square image without a pattern that a cache or a product could profit from.
 fn noise(seed: usize, side: usize) -> Array3<u8> {
     let stream = schema::random::Stream::tagged(seed as u64, "trial");
-    Array3::from_shape_fn((side, side, 3), |(y, x, channel)| {
-        stream.at([y as u32, x as u32, 0, 0])[channel] as u8
-    })
+    let count = 3 * side * side;
+    let words = (0..count.div_ceil(16) as u32).flat_map(|at| stream.at([at, 0, 0, 0]));
+    let mut bytes = words.flat_map(u32::to_le_bytes);
+    Array3::from_shape_fn((side, side, 3), |_| bytes.next().unwrap_or_default())
 }
 
 /// Height and width of a typical file of a data set.

@@ -242,7 +242,7 @@ fn features_made_beside_the_host_are_the_hosts() {
     let shards = |out| {
         let folder = world.cache(&Way { out, ..WAY });
         let found = files(&folder, ".safetensors").into_iter();
-        found.map(|(path, bytes)| (path.strip_prefix(&folder).unwrap().to_owned(), bytes))
+        found.map(move |(path, bytes)| (path.strip_prefix(&folder).unwrap().to_owned(), bytes))
     };
     let (expected, found): (Vec<_>, Vec<_>) =
         (shards("host").collect(), shards("beside").collect());
