@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let head = from_tensors(&file, tensors, expected, DType::F32, &device)?;
     let logits = head.forward(&taps, true)?.logits;
     let objective = Objective::Depth { min: 0.001, max: 10.0 };
-    let value = loss(&logits, &Targets::Depth(depth), &objective, 1)?.value;
+    let value = loss(&logits, &Targets::depth(depth), &objective, 1)?.value;
     let value = value.ok_or("no valid pixel")?;
     let gradients = value.backward()?;
 

@@ -74,7 +74,7 @@ impl Bench {
         Ok(Self {
             blocks,
             images,
-            targets: Targets::Depth(Tensor::rand(0.5f32, 9.5f32, (batch, SIDE, SIDE), &device)?),
+            targets: Targets::depth(Tensor::rand(0.5f32, 9.5f32, (batch, SIDE, SIDE), &device)?),
             whole: Tensor::randn(0f32, 1f32, (3, IMAGE[0], IMAGE[1]), &device)?,
             taps,
             dpt: probe(dpt, width, batch, 1e-4)?,

@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device};
 
+use crate::progress::Reporter;
+
 /// What `--device` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -48,6 +50,15 @@ pub enum DeviceError {
     /// A GPU was asked for in a build without GPU support.
     #[error("cuda:{0} was asked for, and this build has no GPU support")]
     NotBuilt(usize),
+    /// The driver, its libraries or the GPU do not do.
+    #[cfg(feature = "cuda")]
+    #[error("cannot use cuda:{index}: {source}")]
+    Driver {
+        /// Index of the GPU.
+        index: usize,
+        /// Why.
+        source: libcuda::DriverError,
+    },
     /// The GPU did not open.
     #[error("cannot open cuda:{index}: {source}")]
     Open {
@@ -58,18 +69,83 @@ pub enum DeviceError {
     },
 }
 
-/// Opens the device.
-pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
-    let cuda =
-        |index| Device::new_cuda(index).map_err(|source| DeviceError::Open { index, source });
-    let built = candle_core::utils::cuda_is_available();
+/// The device that a choice comes down to, not yet opened.
+#[derive(Debug)]
+pub enum Chosen {
+    /// The CPU.
+    Cpu {
+        /// Why not the GPU that is there, where `auto` would have taken one.
+        passed_over: Option<DeviceError>,
+    },
+    /// The GPU of that index.
+    Cuda(usize),
+}
+
+/// As in `--device`, but never `auto`.
+impl std::fmt::Display for Chosen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu { .. } => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// What `choice` is on this machine: the driver is asked, no GPU is opened.
+///
+/// # Errors
+/// If a GPU was asked for and this build or machine cannot use it.
+pub fn choose(choice: DeviceChoice) -> Result<Chosen, DeviceError> {
     match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto if !built => Ok(Device::Cpu),
-        // Auto takes the CPU where no driver answers; a GPU asked for by name is an error instead.
-        DeviceChoice::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
-        DeviceChoice::Cuda(index) if !built => Err(DeviceError::NotBuilt(index)),
-        DeviceChoice::Cuda(index) => cuda(index),
+        DeviceChoice::Cpu => Ok(Chosen::Cpu { passed_over: None }),
+        DeviceChoice::Auto => Ok(auto()),
+        DeviceChoice::Cuda(index) => usable(index).map(|()| Chosen::Cuda(index)),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn auto() -> Chosen {
+    // Without a driver, or with one that sees no GPU, there is nothing to pass over.
+    if libcuda::driver_version().is_none() || libcuda::devices().is_ok_and(|gpus| gpus.is_empty()) {
+        return Chosen::Cpu { passed_over: None };
+    }
+    match usable(0) {
+        Ok(()) => Chosen::Cuda(0),
+        Err(error) => Chosen::Cpu { passed_over: Some(error) },
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn usable(index: usize) -> Result<(), DeviceError> {
+    let gpu = libcuda::device(index);
+    gpu.map(|_| ()).map_err(|source| DeviceError::Driver { index, source })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn auto() -> Chosen {
+    Chosen::Cpu { passed_over: None }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn usable(index: usize) -> Result<(), DeviceError> {
+    Err(DeviceError::NotBuilt(index))
+}
+
+/// Opens the device; warns where `auto` passes over a GPU.
+///
+/// # Errors
+/// As [`choose`], and if the GPU does not open.
+pub fn open(choice: DeviceChoice, reporter: &Reporter) -> Result<Device, DeviceError> {
+    match choose(choice)? {
+        Chosen::Cpu { passed_over } => {
+            if let Some(error) = passed_over {
+                reporter.warn(format!("{error}; using the CPU"));
+            }
+            Ok(Device::Cpu)
+        }
+        Chosen::Cuda(index) => {
+            Device::new_cuda(index).map_err(|source| DeviceError::Open { index, source })
+        }
     }
 }
 

@@ -134,9 +134,9 @@ impl<'a> Case<'a> {
         let shape = [images.len(), 256, 256];
         let targets = match self.objective {
             Objective::Depth { .. } => {
-                Targets::Depth(Tensor::from_vec(metres, shape.to_vec(), &DEVICE).unwrap())
+                Targets::depth(Tensor::from_vec(metres, shape.to_vec(), &DEVICE).unwrap())
             }
-            Objective::Segmentation { .. } => Targets::Labels { labels: labels.into(), shape },
+            Objective::Segmentation { .. } => Targets::labels(labels, shape),
         };
         (images, targets)
     }

@@ -98,7 +98,7 @@ fn silog_is_taken_over_each_group_and_averaged() {
     target[4 * sample..5 * sample].fill(f64::NAN);
     let depth = Tensor::from_vec(f32s(&target), &SIZE, &Device::Cpu).unwrap();
     let target: Vec<f64> = f32s(&target).into_iter().map(f64::from).collect();
-    check(&DEPTH, &Targets::Depth(depth), &[0, 4], &|logits, groups| {
+    check(&DEPTH, &Targets::depth(depth), &[0, 4], &|logits, groups| {
         silog(logits, &target, groups)
     });
 }
@@ -121,7 +121,7 @@ fn a_batch_without_a_valid_pixel_has_no_loss() {
     let logits =
         |outputs| Tensor::zeros((2, outputs, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
     let depth = Tensor::zeros((2, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-    let found = loss(&logits(1), &Targets::Depth(depth), &DEPTH, 2).unwrap();
+    let found = loss(&logits(1), &Targets::depth(depth), &DEPTH, 2).unwrap();
     assert!(found.value.is_none());
     assert_eq!(found.skipped, [0, 1]);
     let ignored = Tensor::full(255_u8, (2, 4, 4), &Device::Cpu).unwrap();
@@ -135,7 +135,7 @@ fn a_batch_without_a_valid_pixel_has_no_loss() {
 fn extreme_logits_stay_finite() {
     let logits = vec![-1000_f32, -90.0, -60.0, -20.0, 90.0, 1000.0];
     let var = Var::from_vec(logits, (1, 1, 2, 3), &Device::Cpu).unwrap();
-    let target = Targets::Depth(Tensor::full(2_f32, (1, 2, 3), &Device::Cpu).unwrap());
+    let target = Targets::depth(Tensor::full(2_f32, (1, 2, 3), &Device::Cpu).unwrap());
     let value = loss(var.as_tensor(), &target, &DEPTH, 1).unwrap().value.unwrap();
     let d: Vec<f64> = [[4_f64; 4].as_slice(), &[0.2; 2]].concat().iter().map(|r| r.ln()).collect();
     let mean = |power: i32| d.iter().map(|d| d.powi(power)).sum::<f64>() / 6.0;
@@ -152,10 +152,10 @@ fn what_does_not_fit_is_named() {
         Tensor::zeros((batch, outputs, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap()
     };
     let depth =
-        || Targets::Depth(Tensor::ones((4, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap());
+        || Targets::depth(Tensor::ones((4, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap());
     let classes = |label: u8| {
         let values: Vec<u8> = (0..4 * 64).map(|i| if i == 130 { label } else { 2 }).collect();
-        Targets::Labels { labels: values.into(), shape: [4, 8, 8] }
+        Targets::labels(values, [4, 8, 8])
     };
     let message = |logits: &Tensor, targets: &Targets, objective, groups| {
         loss(logits, targets, objective, groups).err().unwrap().to_string()
@@ -182,7 +182,7 @@ fn what_does_not_fit_is_named() {
     "
     );
     assert!(loss(&logits(4, 3), &classes(255), &CLASSES, 2).is_ok());
-    let short = Targets::Labels { labels: vec![0; 5].into(), shape: [4, 8, 8] };
+    let short = Targets::labels(vec![0; 5], [4, 8, 8]);
     let error = loss(&logits(4, 3), &short, &CLASSES, 1).err().unwrap();
     assert!(matches!(error, HeadError::Shape { .. }), "{error}");
 }

@@ -43,11 +43,9 @@ fn step(architecture: Architecture, objective: &Objective, samples: usize) -> (f
     let shape = [samples, crop, crop];
     let targets = match objective {
         Objective::Depth { .. } => {
-            Targets::Depth(Tensor::full(2f32, &shape[..], &Device::Cpu).unwrap())
+            Targets::depth(Tensor::full(2f32, &shape[..], &Device::Cpu).unwrap())
         }
-        Objective::Segmentation { .. } => {
-            Targets::Labels { labels: vec![1; samples * crop * crop].into(), shape }
-        }
+        Objective::Segmentation { .. } => Targets::labels(vec![1; samples * crop * crop], shape),
     };
     let training = TrainingStage {
         revision: 1,

@@ -16,6 +16,11 @@
 //! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
 //! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
 //! | [`relu`] | `max(x, 0)` |
+//! | [`cross_entropy`], [`silog`] | losses of resized logits, on a GPU |
+//! | [`resized_softmax`], [`resized_depth`] | predictions of resized logits, on a GPU |
+//! | [`argmax_classes`] | the largest class of every pixel |
+//! | [`adamw`], [`norm_of`] | a step of many parameters on a GPU, the norm of their gradients |
+//! | [`merge_nearest`] | the nearest of blocks of similarities |
 //!
 //! # Three paths
 //! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On an NVIDIA GPU, in a
@@ -47,12 +52,14 @@
 //! instruction set (AVX-512, AVX2 with FMA, or neither) and the cache sizes may.
 
 mod activation;
+mod adamw;
 mod attention;
 mod batch_norm;
 mod compose;
 mod convolution;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod entropy;
 mod gather;
 mod gelu;
 mod linear;
@@ -63,22 +70,28 @@ mod product;
 mod relu;
 mod resize;
 mod rotary;
+mod silog;
 mod simd;
 mod storage;
 mod tile;
+mod topk;
 mod transposed;
 mod weights;
 mod winograd;
 mod winograd_weights;
 
 pub use activation::{Activation, activate};
+pub use adamw::{AdamwStep, adamw, norm_of};
 pub use attention::{attention, attention_qkv};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use convolution::{conv2d, relu_conv2d};
+pub use entropy::{argmax_classes, cross_entropy, resized_softmax};
 pub use gelu::gelu;
 pub use linear::{linear, linear_gelu, linear_residual, linear_residual_norm};
 pub use norm::{layer_norm, layer_norm_as};
 pub use relu::relu;
 pub use resize::resize_bilinear;
 pub use rotary::rotate_heads;
+pub use silog::{resized_depth, silog};
+pub use topk::{MOST_NEIGHBOURS, merge_nearest, neighbour_key, neighbour_of_key, no_neighbours};
 pub use transposed::conv_transpose2d;

@@ -18,7 +18,7 @@ use crate::resolve::{Preparation, Resolver};
 const SUMS: usize = 4;
 
 pub(super) fn check(args: &CheckArgs, reporter: &Reporter) -> Result<(), CliError> {
-    let device = device::open(args.compute.device)?;
+    let device = device::open(args.compute.device, reporter)?;
     let dtype = device::dtype(args.compute.dtype, &device);
     let resolved = Resolver::new(args.source.options(), reporter)?.resolve(&args.backbone)?;
     let record = resolved.record()?;

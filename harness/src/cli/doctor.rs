@@ -27,11 +27,9 @@ pub(super) fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<u8, CliEr
             found: format!("{} ({})", env!("CARGO_PKG_VERSION"), env!("PIXIO_EVAL_COMMIT")),
         },
         cpu(),
-        gpu(),
-        folder("cache", &locate::cache()),
-        hub_cache(),
-        token(),
     ];
+    checks.extend(gpus(reporter));
+    checks.extend([folder("cache", &locate::cache()), hub_cache(), token()]);
     checks.extend(simulators(reporter));
     let mut names: Vec<&str> = CELLS.iter().map(|(dataset, _)| *dataset).collect();
     names.dedup();
@@ -76,15 +74,56 @@ fn kernels() -> &'static str {
     "plain kernels"
 }
 
-fn gpu() -> Check {
-    let name = "gpu";
-    if !candle_core::utils::cuda_is_available() {
-        let found = "this build has no GPU support (build with --features cuda)".to_owned();
-        return Check { name, ok: false, found };
+#[cfg(not(feature = "cuda"))]
+fn gpus(_: &Reporter) -> Vec<Check> {
+    let found = "this build has no GPU support (build with --features cuda)".to_owned();
+    vec![Check { name: "gpu", ok: false, found }]
+}
+
+/// The driver, CUDA's libraries, and each GPU: whether this build runs on it and how much memory is free.
+#[cfg(feature = "cuda")]
+fn gpus(reporter: &Reporter) -> Vec<Check> {
+    let check = |name, ok, found| Check { name, ok, found };
+    let release = libcuda::driver_release().map_or(String::new(), |r| format!("release {r}, "));
+    let driver = match libcuda::driver_version() {
+        None => check("gpu driver", false, "none".to_owned()),
+        Some(version) => {
+            let (major, minor) = (version / 1000, version % 1000 / 10);
+            let found = format!("{release}supports CUDA {major}.{minor}");
+            check("gpu driver", true, found)
+        }
+    };
+    let mut checks = vec![driver];
+    checks.extend(libcuda::libraries().into_iter().map(|library| match library {
+        Ok(libcuda::Found { file, path }) => {
+            check("gpu files", true, path.map_or(file, |path| path.display().to_string()))
+        }
+        Err(missing) if missing.needed => check("gpu files", false, missing.to_string()),
+        Err(missing) => check("gpu files", true, format!("{missing} (seldom needed)")),
+    }));
+    match libcuda::devices() {
+        Ok(gpus) if gpus.is_empty() => {
+            checks.push(check("gpu", false, "the driver sees none".to_owned()));
+        }
+        Ok(gpus) => checks.extend(gpus.into_iter().map(|gpu| one_gpu(&gpu, reporter))),
+        Err(error) => checks.push(check("gpu", false, error.to_string())),
     }
-    match device::open(device::DeviceChoice::Cuda(0)) {
-        Ok(device) => Check { name, ok: true, found: device::name(&device) },
-        Err(error) => Check { name, ok: false, found: error.to_string() },
+    checks
+}
+
+#[cfg(feature = "cuda")]
+fn one_gpu(gpu: &libcuda::Gpu, reporter: &Reporter) -> Check {
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    let (major, minor) = gpu.capability;
+    let told = format!("cuda:{} {}, capability {major}.{minor}", gpu.index, gpu.name);
+    match device::open(device::DeviceChoice::Cuda(gpu.index), reporter) {
+        Ok(opened) => {
+            let free = gib(device::free_memory(&opened));
+            let memory = format!("{free:.1} of {:.1} GiB free", gib(gpu.memory));
+            let found = format!("{told}, {memory}; built for {}", libcuda::built_for());
+            Check { name: "gpu", ok: true, found }
+        }
+        Err(error) => Check { name: "gpu", ok: false, found: format!("{told}: {error}") },
     }
 }
 

@@ -143,6 +143,7 @@ impl CliError {
             Self::Prepare(error) if error.is_interruption() => EXIT_INTERRUPTED as u8,
             Self::Prepare(error) if error.is_usage() => EXIT_USAGE,
             Self::Image(_)
+            | Self::Run(RunError::DeviceLost { .. })
             | Self::Output { .. }
             | Self::Archive(_)
             | Self::Prepare(_)
@@ -176,6 +177,15 @@ impl CliError {
             }
             Self::Run(error) => match error.inner() {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
+                RunError::OutOfMemory { .. } => one(
+                    "--batch-size N takes fewer images at a time; what is done is kept, the same command continues",
+                ),
+                RunError::DeviceLost { .. } => vec![
+                    "what is done is kept: the same command continues where this one stopped".to_owned(),
+                    "`pixio-eval doctor` shows whether the GPU is back; --device cpu with the same --dtype continues \
+                     without it"
+                        .to_owned(),
+                ],
                 RunError::Cache(_) => {
                     one("PIXIO_EVAL_CACHE chooses another folder for kept features")
                 }
@@ -222,10 +232,7 @@ impl CliError {
                 RunError::Image(_) => one("--skip-bad-images leaves such files out and says so"),
                 RunError::Resolve(error) => resolve_hints(error),
                 RunError::Backbone(BackboneError::Python(error)) => worker_hints(error),
-                RunError::Device(DeviceError::NotBuilt(_)) => {
-                    one("build with `cargo build --release --features cuda`, or use --device cpu")
-                }
-                RunError::Device(_) => one("`pixio-eval doctor` shows what this machine has"),
+                RunError::Device(error) => device_hints(error),
                 RunError::Store(_) => one("--out DIR chooses another folder for results"),
                 RunError::Checkpoint(CheckpointError::OtherRun { .. }) => {
                     one("move it elsewhere, and this run begins anew")
@@ -282,6 +289,44 @@ fn simulator_hints(error: &SimulatorError) -> Vec<String> {
         _ => "`pixio-eval simulators check` tries each of them",
     };
     vec![hint.to_owned()]
+}
+
+fn device_hints(error: &DeviceError) -> Vec<String> {
+    let hint = match error {
+        DeviceError::NotBuilt(_) => {
+            "build with `cargo build --release --features cuda`, or use --device cpu"
+        }
+        #[cfg(feature = "cuda")]
+        DeviceError::Driver { source, .. } => driver_hint(source),
+        DeviceError::Open { .. } => "`pixio-eval doctor` shows what this machine has",
+    };
+    vec![hint.to_owned()]
+}
+
+#[cfg(feature = "cuda")]
+fn driver_hint(error: &libcuda::DriverError) -> &'static str {
+    use libcuda::DriverError;
+    match error {
+        DriverError::Missing(missing) if missing.iter().any(|m| m.file.starts_with("libcuda.")) => {
+            "install NVIDIA's driver, or use --device cpu"
+        }
+        DriverError::Missing(_) => {
+            "put the folders with CUDA's libraries on LD_LIBRARY_PATH; a Python environment with PyTorch has \
+             them in site-packages/nvidia/*/lib"
+        }
+        DriverError::Old { .. } => {
+            "update the driver, or build with a CUDA toolkit no newer than it; --device cpu needs neither"
+        }
+        DriverError::NoSuchGpu { .. } => {
+            "`nvidia-smi -L` lists the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
+        }
+        DriverError::Capability { .. } => {
+            "build with CUDA_COMPUTE_CAP=80 for this and every newer GPU (8.0 is the oldest)"
+        }
+        DriverError::Failed { .. } => {
+            "`nvidia-smi` and `pixio-eval doctor` show whether the driver works"
+        }
+    }
 }
 
 fn worker_hints(error: &WorkerError) -> Vec<String> {

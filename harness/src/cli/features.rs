@@ -16,7 +16,7 @@ use crate::stream::ordered;
 
 pub(super) fn features(args: &FeaturesArgs, reporter: &Reporter) -> Result<u8, CliError> {
     check_out(&args.out)?;
-    let device = device::open(args.compute.device)?;
+    let device = device::open(args.compute.device, reporter)?;
     let dtype = device::dtype(args.compute.dtype, &device);
     let resolver = Resolver::new(args.source.options(), reporter)?;
     let resolved = resolver.resolve(&args.backbone)?;

@@ -38,7 +38,7 @@ pub(super) fn run(args: RunArgs, reporter: &Reporter) -> Result<u8, CliError> {
 fn carry_out(request: &Request, options: &RunOptions, reporter: &Reporter) -> Result<u8, CliError> {
     if options.common.dry_run {
         let request = Request { required: Vec::new(), ..request.clone() };
-        let device = device::name(&device::open(request.device).map_err(RunError::from)?);
+        let device = device::choose(request.device).map_err(RunError::from)?.to_string();
         return dry_run(&request, &[device], options.common.json, reporter);
     }
     let report = execute(request, reporter)?;

@@ -12,7 +12,7 @@ use super::args::{Cli, Command};
 use super::options::{CommonOptions, positive};
 use super::run::{dry_run, finish};
 use super::{CliError, EXIT_DONE, EXIT_FAILED, confirmed, print};
-use crate::device::{self, DeviceChoice};
+use crate::device::{self, Chosen, DeviceChoice};
 use crate::progress::Reporter;
 use crate::run::{Outlines, Report, Request, RunError, datasets, outline, streams};
 use crate::sweep::claims::Timing;
@@ -147,8 +147,8 @@ pub(super) fn sweep(args: &SweepArgs, reporter: &Reporter) -> Result<u8, CliErro
     }
     let gpus = cfg!(feature = "cuda") && request.device == DeviceChoice::Auto;
     if args.launcher != "local" && gpus && request.dtype.is_none() {
-        let here = device::open(request.device).map_err(RunError::from)?;
-        if here.is_cpu() {
+        let here = device::choose(request.device).map_err(RunError::from)?;
+        if matches!(here, Chosen::Cpu { .. }) {
             return Err(SweepError::NeedsType.into());
         }
     }
@@ -373,7 +373,7 @@ pub(super) fn work_on(args: &WorkArgs, reporter: Reporter) -> Result<u8, CliErro
         request.device = device;
     }
     if args.share > 1 {
-        let device = device::open(request.device).map_err(RunError::from)?;
+        let device = device::open(request.device, &reporter).map_err(RunError::from)?;
         let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
         request.memory = Some(memory / args.share);
     }

@@ -45,13 +45,33 @@ impl AdamW {
         gradients: &[Option<Tensor>],
         rate: f64,
     ) -> Result<()> {
+        self.step_if_finite(parameters, gradients, rate, None)
+    }
+
+    /// The same on a GPU only if `guard`, one f32 there, is finite, without waiting for it: what the guard
+    /// is can be read later. Elsewhere there is nothing to wait for, and `guard` is not looked at.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn step_if_finite(
+        &mut self,
+        parameters: &[Variable],
+        gradients: &[Option<Tensor>],
+        rate: f64,
+        guard: Option<&Tensor>,
+    ) -> Result<()> {
         self.updates += 1;
         let update = Update::new(self, rate);
         for (Variable { name, var }, gradient) in parameters.iter().zip(gradients) {
-            let Some(gradient) = gradient else { continue };
-            if !self.moments.contains_key(name) {
+            if gradient.is_some() && !self.moments.contains_key(name) {
                 self.moments.insert(name.clone(), [var.zeros_like()?, var.zeros_like()?]);
             }
+        }
+        if update.together(parameters, &self.moments, gradients, guard)? {
+            return Ok(());
+        }
+        for (Variable { name, var }, gradient) in parameters.iter().zip(gradients) {
+            let Some(gradient) = gradient else { continue };
             if let Some(moments) = self.moments.get_mut(name) {
                 let gradient = gradient.contiguous()?;
                 if var.device().is_cpu() {
@@ -65,6 +85,11 @@ impl AdamW {
             }
         }
         Ok(())
+    }
+
+    /// Uncounts the last `steps`, which a guard stopped.
+    pub(crate) fn take_back(&mut self, steps: u64) {
+        self.updates = self.updates.saturating_sub(steps);
     }
 
     /// Steps taken.
@@ -161,6 +186,41 @@ impl Update {
             step_size: rate / (1.0 - beta1.powf(updates)),
             second_correction: (1.0 - beta2.powf(updates)).sqrt(),
             eps: adam.eps,
+        }
+    }
+
+    /// All parameters at once, in place, if all is on one GPU.
+    fn together(
+        self,
+        parameters: &[Variable],
+        moments: &BTreeMap<String, [Tensor; 2]>,
+        gradients: &[Option<Tensor>],
+        guard: Option<&Tensor>,
+    ) -> Result<bool> {
+        if parameters.first().is_none_or(|first| first.var.device().is_cpu()) {
+            return Ok(false);
+        }
+        let gradients = gradients
+            .iter()
+            .map(|gradient| gradient.as_ref().map(Tensor::contiguous).transpose())
+            .collect::<Result<Vec<_>>>()?;
+        let all =
+            parameters.iter().zip(&gradients).filter_map(|(Variable { name, var }, gradient)| {
+                let [first, second] = moments.get(name)?;
+                Some([var.as_tensor(), first, second, gradient.as_ref()?])
+            });
+        ops::adamw(&self.scalars(), &all.collect::<Vec<_>>(), guard)
+    }
+
+    fn scalars(self) -> ops::AdamwStep {
+        ops::AdamwStep {
+            keep: self.keep as f32,
+            first_weight: self.first_weight as f32,
+            second_keep: self.second_keep as f32,
+            second_weight: self.second_weight as f32,
+            step: -self.step_size as f32,
+            correction: self.second_correction as f32,
+            eps: self.eps as f32,
         }
     }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use schema::Objective;
 
 use super::input::shape;
@@ -9,32 +9,89 @@ use super::{HeadError, nll};
 /// What the head should have predicted, at the crop's resolution.
 #[derive(Clone, Debug)]
 pub enum Targets {
-    /// Depth in metres, `[B, H, W]` f32, on the head's device; not valid outside the objective's range.
-    Depth(Tensor),
+    /// Depth, not valid outside the objective's range.
+    Depth {
+        /// Metres `[B, H, W]`, f32, on the head's device.
+        metres: Tensor,
+        /// Whether each sample has a valid pixel, if that was seen on the host: then nothing has to be
+        /// read back from a GPU to know which groups a loss leaves out.
+        valid: Option<Arc<[bool]>>,
+    },
     /// Class labels `[B, H, W]`, row-major, on the host.
     Labels {
         /// The labels.
         labels: Arc<[u8]>,
         /// `[B, H, W]`.
         shape: [usize; 3],
+        /// The same on the head's device, if that is a GPU and they are there already.
+        uploaded: Option<Tensor>,
     },
 }
 
 impl Targets {
+    /// Depth in metres, `[B, H, W]` f32, on the head's device.
+    pub fn depth(metres: Tensor) -> Self {
+        Self::Depth { metres, valid: None }
+    }
+
+    /// Depth in metres from the host, `[B, H, W]`, row-major, to `device`. Samples are looked through for
+    /// pixels within the objective's range.
+    ///
+    /// # Errors
+    /// If the values are not as many as the shape says, or cannot be uploaded.
+    pub fn depth_from_host(
+        metres: Vec<f32>,
+        shape: [usize; 3],
+        objective: &Objective,
+        device: &Device,
+    ) -> candle_core::Result<Self> {
+        let valid = match *objective {
+            Objective::Depth { min, max } => {
+                let within = |&metres: &f32| (min as f32..=max as f32).contains(&metres);
+                let samples = metres.chunks((shape[1] * shape[2]).max(1));
+                Some(samples.map(|sample| sample.iter().any(within)).collect())
+            }
+            Objective::Segmentation { .. } => None,
+        };
+        Ok(Self::Depth { metres: Tensor::from_vec(metres, &shape, device)?, valid })
+    }
+
+    /// Class labels `[B, H, W]`, row-major.
+    pub fn labels(labels: impl Into<Arc<[u8]>>, shape: [usize; 3]) -> Self {
+        Self::Labels { labels: labels.into(), shape, uploaded: None }
+    }
+
+    /// The same with labels also on `device`, if that is not the host. Several heads' losses then share
+    /// one upload.
+    ///
+    /// # Errors
+    /// If they cannot be uploaded.
+    pub fn on(self, device: &Device) -> candle_core::Result<Self> {
+        Ok(match self {
+            Self::Labels { labels, shape, .. } if !device.is_cpu() => {
+                let uploaded = Some(Tensor::from_slice(&labels, &shape, device)?);
+                Self::Labels { labels, shape, uploaded }
+            }
+            other => other,
+        })
+    }
+
     /// `[B, H, W]`.
     ///
     /// # Errors
     /// If depth does not have three dimensions, or the labels are not as many as their shape says.
     pub fn shape(&self) -> Result<[usize; 3], HeadError> {
         match self {
-            Self::Depth(depth) => {
-                let dims: Result<[usize; 3], _> = depth.dims().try_into();
-                dims.map_err(|_| shape("target depth", "[B, H, W]".to_owned(), depth))
+            Self::Depth { metres, .. } => {
+                let dims: Result<[usize; 3], _> = metres.dims().try_into();
+                dims.map_err(|_| shape("target depth", "[B, H, W]".to_owned(), metres))
             }
-            Self::Labels { labels, shape } if labels.len() == shape.iter().product::<usize>() => {
+            Self::Labels { labels, shape, .. }
+                if labels.len() == shape.iter().product::<usize>() =>
+            {
                 Ok(*shape)
             }
-            Self::Labels { labels, shape } => Err(HeadError::Shape {
+            Self::Labels { labels, shape, .. } => Err(HeadError::Shape {
                 what: "labels",
                 expected: format!("[B, H, W] = {shape:?}"),
                 found: vec![labels.len()],
@@ -48,10 +105,14 @@ impl Targets {
     pub(super) fn part(&self, start: usize, len: usize) -> Result<Self, HeadError> {
         let [_, h, w] = self.shape()?;
         Ok(match self {
-            Self::Depth(depth) => Self::Depth(depth.narrow(0, start, len)?),
-            Self::Labels { labels, .. } => Self::Labels {
+            Self::Depth { metres, valid } => Self::Depth {
+                metres: metres.narrow(0, start, len)?,
+                valid: valid.as_ref().and_then(|valid| Some(valid.get(start..start + len)?.into())),
+            },
+            Self::Labels { labels, uploaded, .. } => Self::Labels {
                 labels: labels[start * h * w..(start + len) * h * w].into(),
                 shape: [len, h, w],
+                uploaded: uploaded.as_ref().map(|all| all.narrow(0, start, len)).transpose()?,
             },
         })
     }
@@ -96,8 +157,13 @@ pub fn loss(
     if groups == 0 || !batch.is_multiple_of(groups) {
         return Err(HeadError::Groups { batch, groups });
     }
+    if logits.device().is_cuda()
+        && let Some(loss) = fused(logits, targets, objective, groups)?
+    {
+        return Ok(loss);
+    }
     match (objective, targets) {
-        (&Objective::Depth { min, max }, Targets::Depth(target)) => {
+        (&Objective::Depth { min, max }, Targets::Depth { metres: target, .. }) => {
             let prediction = depth(logits, (h, w), max)?.squeeze(1)?;
             silog(&prediction, target, [min, max], groups)
         }
@@ -114,6 +180,37 @@ pub fn loss(
     }
 }
 
+/// The loss by the kernels of a GPU, if they serve and the objective fits the targets. Nothing is read back
+/// if [`valid_groups`] needs nothing.
+fn fused(
+    logits: &Tensor,
+    targets: &Targets,
+    objective: &Objective,
+    groups: usize,
+) -> Result<Option<Loss>, HeadError> {
+    let valid = valid_groups(targets, objective, groups)?;
+    let value = match (objective, targets) {
+        (&Objective::Depth { min, max }, Targets::Depth { metres, .. }) => {
+            ops::silog(logits, metres, [min, max], groups)?
+        }
+        (
+            &Objective::Segmentation { classes, ignore },
+            Targets::Labels { labels, shape, uploaded },
+        ) => {
+            check_labels(labels, shape[1] * shape[2], classes, ignore)?;
+            let uploaded = match uploaded {
+                Some(uploaded) => uploaded.clone(),
+                None => Tensor::from_slice(labels, shape, logits.device())?,
+            };
+            ops::cross_entropy(logits, &uploaded, ignore, groups)?
+        }
+        _ => None,
+    };
+    let skipped: Vec<usize> = (0..valid.len()).filter(|&group| !valid[group]).collect();
+    let some = skipped.len() < valid.len();
+    Ok(value.map(|value| Loss { value: some.then_some(value), skipped }))
+}
+
 /// Which of a batch's groups have a valid pixel.
 pub(super) fn valid_groups(
     targets: &Targets,
@@ -121,7 +218,13 @@ pub(super) fn valid_groups(
     groups: usize,
 ) -> Result<Vec<bool>, HeadError> {
     match (targets, objective) {
-        (Targets::Depth(target), &Objective::Depth { min, max }) => {
+        (Targets::Depth { valid: Some(valid), .. }, Objective::Depth { .. })
+            if groups > 0 && valid.len() >= groups =>
+        {
+            let groups = valid.chunks(valid.len() / groups);
+            Ok(groups.map(|group| group.contains(&true)).collect())
+        }
+        (Targets::Depth { metres: target, .. }, &Objective::Depth { min, max }) => {
             let counts = group_sums(&in_range(target, [min, max])?.to_dtype(DType::F32)?, groups)?;
             Ok(counts.to_vec1::<f32>()?.into_iter().map(|count| count > 0.0).collect())
         }
@@ -144,6 +247,13 @@ pub fn prediction(
     objective: &Objective,
     size: (usize, usize),
 ) -> Result<Tensor, HeadError> {
+    let fused = match *objective {
+        Objective::Depth { max, .. } => ops::resized_depth(logits, size, max)?,
+        Objective::Segmentation { .. } => ops::resized_softmax(logits, size)?,
+    };
+    if let Some(fused) = fused {
+        return Ok(fused);
+    }
     Ok(match *objective {
         Objective::Depth { max, .. } => depth(logits, size, max)?,
         Objective::Segmentation { .. } => nll::softmax(&resized(logits, size)?)?,
@@ -211,8 +321,15 @@ fn cross_entropy(
 }
 
 fn check_labels(labels: &[u8], pixels: usize, classes: usize, ignore: u8) -> Result<(), HeadError> {
-    let bad = labels.iter().position(|&label| label != ignore && usize::from(label) >= classes);
-    bad.map_or(Ok(()), |at| {
+    let bad = |&label: &u8| label != ignore && usize::from(label) >= classes;
+    // Counted first, which is many times faster than to stop at one.
+    if labels
+        .chunks(255)
+        .all(|labels| labels.iter().map(|label| u8::from(bad(label))).sum::<u8>() == 0)
+    {
+        return Ok(());
+    }
+    labels.iter().position(bad).map_or(Ok(()), |at| {
         Err(HeadError::Label { sample: at / pixels, label: labels[at], classes, ignore })
     })
 }
@@ -233,7 +350,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(counts: &[f32], device: &candle_core::Device) -> candle_core::Result<Self> {
+    fn of(counts: &[f32], device: &Device) -> candle_core::Result<Self> {
         let (kept, skipped): (Vec<usize>, _) =
             (0..counts.len()).partition(|&group| counts[group] > 0.0);
         let kept_counts: Vec<f32> = kept.iter().map(|&group| counts[group]).collect();

@@ -16,7 +16,7 @@
 //! let mut probe = Probe::new(head, objective, &training, 60 * 757)?;
 //!
 //! let taps = [assemble(&patches, Some(&summary), (16, 16))?];
-//! let report = probe.train_step(&taps, &Targets::Depth(depth))?;
+//! let report = probe.train_step(&taps, &Targets::depth(depth))?;
 //! println!("loss {:?} at rate {}", report.loss, report.rate);
 //! let metres = probe.predict(&taps, (256, 256))?;
 //!
@@ -61,7 +61,7 @@ pub use head::{
 pub use input::assemble;
 pub use loss::{Loss, Targets, loss, outputs, prediction};
 pub use memory::TrainingMemory;
-pub use probe::{Probe, StepReport};
+pub use probe::{Deferred, Probe, StepReport};
 pub use schedule::Schedule;
 pub(crate) use weights::{Builder, Initial, Source, check_shape};
 pub use weights::{Draw, Variable};

@@ -131,6 +131,9 @@ pub enum KnnError {
         /// Largest number of neighbours asked for.
         k: usize,
     },
+    /// The device failed, or has too little memory for even small blocks.
+    #[error("the search on the device failed: {0}")]
+    Device(String),
     /// The progress callback asked to stop.
     #[error("interrupted after {} of {} similarities", .0.done, .0.total)]
     Interrupted(Progress),

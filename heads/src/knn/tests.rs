@@ -50,6 +50,22 @@ fn search(train: &[f32], queries: &[f32], dim: usize, k: usize, plan: Plan) -> N
     knn.search(Features::new(queries, dim).unwrap(), k, &mut go).unwrap()
 }
 
+/// The search that runs on a device, on the processor; in these blocks of (held, queries, train).
+fn on_device(
+    train: &[f32],
+    queries: &[f32],
+    dim: usize,
+    k: usize,
+    blocks: [usize; 3],
+) -> Neighbours {
+    let labels = vec![0; train.len() / dim];
+    let mut knn = Knn::new(Features::new(train, dim).unwrap(), &labels, 1).unwrap();
+    let [held, queries_at_once, train_at_once] = blocks;
+    let blocks = Blocks { held, queries: queries_at_once, train: train_at_once };
+    knn.device = Some((Device::Cpu, Some(blocks)));
+    knn.search(Features::new(queries, dim).unwrap(), k, &mut go).unwrap()
+}
+
 fn bits(neighbours: &Neighbours) -> (Vec<u32>, &[u32]) {
     (neighbours.similarities.iter().map(|value| value.to_bits()).collect(), &neighbours.rows)
 }
@@ -111,6 +127,79 @@ proptest! {
             let last = reference(&train, query, k)[k - 1].0;
             prop_assert!((similarities[k - 1] - last).abs() < 1e-5);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Where products are exact the search of devices finds the same neighbours, ties by index, however it
+    /// is cut; elsewhere the same similarities but for rounding.
+    #[test]
+    fn the_search_of_devices_equals_that_of_the_processor(
+        seed: u64,
+        rows in 1_usize..400,
+        count in 1_usize..25,
+        dim in 4_usize..40,
+        cut in [1_usize..30, 1..12, 1..90],
+    ) {
+        let k = rows.min(50);
+        let (train, queries) = (halves(seed, rows, dim), halves(!seed, count, dim));
+        let host = search(&train, &queries, dim, k, SMALL);
+        let usual = Blocks::of(Features::new(&train, dim).unwrap(), count, k);
+        for [held, queries_at_once, train_at_once] in
+            [cut, [usual.held, usual.queries, usual.train]]
+        {
+            let blocks = [held.max(queries_at_once), queries_at_once, train_at_once];
+            let found = on_device(&train, &queries, dim, k, blocks);
+            prop_assert_eq!(bits(&found), bits(&host));
+        }
+        let (train, queries) = (integers(seed, rows, dim, 5), integers(!seed, count, dim, 5));
+        let host = search(&train, &queries, dim, k, SMALL);
+        let found = on_device(&train, &queries, dim, k, [cut[0].max(cut[1]), cut[1], cut[2]]);
+        for (a, b) in found.similarities.iter().zip(&host.similarities) {
+            prop_assert!((a - b).abs() <= 1e-6, "{} {}", a, b);
+        }
+    }
+}
+
+#[test]
+fn progress_on_a_device_is_complete_and_can_interrupt() {
+    let (train, queries) = (halves(1, 200, 8), halves(2, 25, 8));
+    let labels = vec![0; 200];
+    let mut knn = Knn::new(Features::new(&train, 8).unwrap(), &labels, 1).unwrap();
+    knn.device = Some((Device::Cpu, Some(Blocks { held: 16, queries: 8, train: 70 })));
+    let queries = Features::new(&queries, 8).unwrap();
+    let mut seen = vec![];
+    let mut record = |progress: Progress| {
+        seen.push(progress.done);
+        ControlFlow::Continue(())
+    };
+    knn.search(queries, 5, &mut record).unwrap();
+    assert_eq!(seen, [1120, 2240, 3200, 3830, 4460, 5000]);
+    let mut stop = |progress: Progress| match progress.done {
+        done if done >= 3000 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let stopped = knn.search(queries, 5, &mut stop).unwrap_err();
+    assert_eq!(stopped, KnnError::Interrupted(Progress { done: 3200, total: 5000 }));
+}
+
+#[test]
+fn a_device_serves_votes_and_leaves_more_neighbours_to_the_processor() {
+    let (train, queries) = (halves(3, 1300, 16), halves(4, 30, 16));
+    let (labels, query_labels): (Vec<u32>, Vec<u32>) =
+        ((0..1300).map(|i| i % 7).collect(), (0..30).map(|i| i % 7).collect());
+    let features = Features::new(&train, 16).unwrap();
+    let queries = Features::new(&queries, 16).unwrap();
+    let host = Knn::new(features, &labels, 7).unwrap();
+    let mut device = Knn::new(features, &labels, 7).unwrap();
+    assert!(Knn::new(features, &labels, 7).unwrap().on(&Device::Cpu).device.is_none());
+    device.device = Some((Device::Cpu, None));
+    for k in [vec![1, 10], vec![1300]] {
+        let vote = VoteStage { revision: 1, k, temperature: 0.07 };
+        let of = |knn: &Knn<'_>| knn.predict(queries, &query_labels, &vote, &mut go).unwrap();
+        assert_eq!(of(&device), of(&host));
     }
 }
 

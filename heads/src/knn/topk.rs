@@ -1,3 +1,5 @@
+use ops::{neighbour_key, neighbour_of_key};
+
 /// Similarities compared with the threshold at once; the compiler turns it into vector code.
 const LANES: usize = 32;
 
@@ -16,6 +18,11 @@ pub(super) struct TopK {
 impl TopK {
     pub(super) fn new(k: usize) -> Self {
         Self { k, keys: Vec::with_capacity(Self::capacity(k)), threshold: f32::NEG_INFINITY }
+    }
+
+    /// The k nearest that were found already, as keys.
+    pub(super) fn of_keys(keys: impl ExactSizeIterator<Item = u64>) -> Self {
+        Self { k: keys.len(), keys: keys.collect(), threshold: f32::INFINITY }
     }
 
     /// Length of the buffer: compacted at `k + max(k, 64)`, and one group may still come in before.
@@ -49,13 +56,13 @@ impl TopK {
     fn push(&mut self, first: u32, group: &[f32]) {
         for (index, &value) in (first..).zip(group) {
             if value > self.threshold {
-                self.keys.push(encode(value, index));
+                self.keys.push(neighbour_key(value, index));
             }
         }
         if self.keys.len() >= Self::limit(self.k) {
             let (_, &mut last, _) = self.keys.select_nth_unstable(self.k - 1);
             self.keys.truncate(self.k);
-            self.threshold = decode(last).0;
+            self.threshold = neighbour_of_key(last).0;
         }
     }
 
@@ -63,23 +70,8 @@ impl TopK {
     pub(super) fn sorted(&mut self) -> impl ExactSizeIterator<Item = (f32, u32)> {
         self.keys.sort_unstable();
         self.keys.truncate(self.k);
-        self.keys.iter().map(|&key| decode(key))
+        self.keys.iter().map(|&key| neighbour_of_key(key))
     }
-}
-
-const SIGN: u32 = 1 << 31;
-
-fn encode(similarity: f32, index: u32) -> u64 {
-    // Adding zero makes -0 equal to 0, as they are when compared.
-    let bits = (similarity + 0.0).to_bits();
-    let ascending = if bits & SIGN == 0 { bits | SIGN } else { !bits };
-    u64::from(!ascending) << 32 | u64::from(index)
-}
-
-fn decode(key: u64) -> (f32, u32) {
-    let ascending = !((key >> 32) as u32);
-    let bits = if ascending & SIGN == 0 { !ascending } else { ascending & !SIGN };
-    (f32::from_bits(bits), key as u32)
 }
 
 #[cfg(test)]
@@ -87,16 +79,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn keys_order_by_similarity_descending_then_index_ascending() {
-        let order = [(1.0, 7), (0.5, 2), (0.5, 3), (0.0, 0), (-0.0, 1), (-1e-9, 0), (-1.0, 0)];
-        let keys: Vec<u64> = order.iter().map(|&(value, index)| encode(value, index)).collect();
-        assert!(keys.is_sorted_by(|a, b| a < b));
-        for (&key, expected) in keys.iter().zip(order) {
-            assert_eq!(decode(key), expected);
-        }
-    }
 
     proptest! {
         #[test]

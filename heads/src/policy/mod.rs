@@ -31,6 +31,7 @@
 
 mod error;
 mod fuse;
+mod later;
 mod network;
 mod norm;
 mod rows;

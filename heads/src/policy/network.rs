@@ -22,10 +22,8 @@ struct Layer {
 
 /// What a batch of training computed.
 pub(super) struct Pass {
-    /// Mean squared error before the step.
-    pub(super) loss: f32,
-    /// Over all parameters.
-    pub(super) gradient_norm: f64,
+    /// Mean squared error before the step, a scalar.
+    pub(super) loss: Tensor,
     /// By parameter.
     pub(super) gradients: Vec<Option<Tensor>>,
     /// What the running statistics become.
@@ -81,7 +79,7 @@ impl Network {
             result = layer.forward(&inputs[index])?;
         }
         let error = (result - targets)?;
-        let loss = error.sqr()?.mean_all()?.to_scalar()?;
+        let loss = error.sqr()?.mean_all()?;
 
         let mut gradient = (&error * (2.0 / error.elem_count() as f64))?;
         let mut reversed = Vec::new();
@@ -104,13 +102,19 @@ impl Network {
             }
         }
         let gradients: Vec<Tensor> = reversed.into_iter().rev().chain(norm_gradients).collect();
-        let squares = gradients.iter().map(sum_of_squares).sum::<Result<f64>>()?;
         Ok(Pass {
             loss,
-            gradient_norm: squares.sqrt(),
             gradients: gradients.into_iter().map(Some).collect(),
             statistics: normalised.map(|n| n.statistics.to_vec()).unwrap_or_default(),
         })
+    }
+}
+
+impl Pass {
+    /// L2 norm over all gradients, on the CPU.
+    pub(super) fn gradient_norm(&self) -> Result<f64> {
+        let sum = |gradient| rows::with([gradient], |[gradient]| rows::sum_of_squares(gradient));
+        Ok(self.gradients.iter().flatten().map(sum).sum::<Result<f64>>()?.sqrt())
     }
 }
 
@@ -128,11 +132,4 @@ fn where_positive(of: &Tensor, values: &Tensor) -> Result<Tensor> {
     }
     let kept = rows::with([of, values], |[of, values]| rows::where_positive(of, values))?;
     Tensor::from_vec(kept, values.dims(), of.device())
-}
-
-fn sum_of_squares(of: &Tensor) -> Result<f64> {
-    if !of.device().is_cpu() {
-        return Ok(f64::from(of.sqr()?.sum_all()?.to_scalar::<f32>()?));
-    }
-    rows::with([of], |[of]| rows::sum_of_squares(of))
 }

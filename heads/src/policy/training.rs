@@ -6,6 +6,7 @@ use schema::PolicyTraining;
 use schema::random::Stream;
 
 use super::PolicyError;
+use super::later::{Later, unless_nan};
 use super::network::{Network, Pass};
 use crate::dense::{AdamW, Builder, LoadProblem, Source, Variable, check_shape};
 
@@ -35,6 +36,8 @@ pub struct Policy {
     optimiser: AdamW,
     rate: f64,
     device: Device,
+    /// What was not read yet of [`Policy::step_later`].
+    later: Later,
 }
 
 impl Policy {
@@ -90,7 +93,14 @@ impl Policy {
             .map_err(|problem| PolicyError::Load { origin: origin.into(), problem })?;
         let &PolicyTraining { betas, eps, weight_decay, rate, .. } = training;
         let optimiser = AdamW::new(betas, eps, weight_decay);
-        Ok(Self { config, network, optimiser, rate, device: device.clone() })
+        Ok(Self {
+            config,
+            network,
+            optimiser,
+            rate,
+            device: device.clone(),
+            later: Later::default(),
+        })
     }
 
     /// What the policy goes from and to.
@@ -111,6 +121,17 @@ impl Policy {
     /// [`PolicyError::OneRow`] if an input norm is given one row, and [`PolicyError::Shape`]. After an
     /// error from what was given the policy is as it was before.
     pub fn step(&mut self, inputs: &Tensor, targets: &Tensor) -> Result<f32, PolicyError> {
+        self.step_later(inputs, targets)?;
+        Ok(self.losses()?.pop().unwrap_or_default())
+    }
+
+    /// As [`Policy::step`], with the loss to be had from [`Policy::losses`]. On a GPU nothing is waited for,
+    /// and [`PolicyError::NonFinite`] comes only then: the step that found it and those after it change
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Policy::step`].
+    pub fn step_later(&mut self, inputs: &Tensor, targets: &Tensor) -> Result<(), PolicyError> {
         let inputs = self.checked_inputs(inputs)?;
         let rows = inputs.dim(0)?;
         if targets.dims() != [rows, self.config.actions] {
@@ -121,18 +142,60 @@ impl Policy {
             return Err(PolicyError::OneRow);
         }
         let targets = targets.to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?;
-        let Pass { loss, gradient_norm, gradients, statistics } =
-            self.network.train(&inputs, &targets)?;
+        let pass = self.network.train(&inputs, &targets)?;
+        if !self.device.is_cpu() {
+            return Ok(self.move_unless_nan(pass)?);
+        }
+        let loss = pass.loss.to_scalar::<f32>()?;
         self.finite("loss", f64::from(loss))?;
-        self.finite("gradient norm", gradient_norm)?;
-        for statistic in &statistics {
+        self.finite("gradient norm", pass.gradient_norm()?)?;
+        for statistic in &pass.statistics {
             self.finite_sum("sum of the input's statistics", statistic)?;
         }
-        self.optimiser.step(&self.network.parameters, &gradients, self.rate)?;
-        for (statistic, moved) in self.network.statistics.iter().zip(&statistics) {
+        self.optimiser.step(&self.network.parameters, &pass.gradients, self.rate)?;
+        for (statistic, moved) in self.network.statistics.iter().zip(&pass.statistics) {
             statistic.var.set(moved)?;
         }
-        Ok(loss)
+        self.later.know(loss);
+        Ok(())
+    }
+
+    fn move_unless_nan(&mut self, pass: Pass) -> candle_core::Result<()> {
+        let Pass { loss, gradients, statistics } = pass;
+        let all: Vec<&Tensor> = gradients.iter().flatten().collect();
+        let mut others = vec![ops::norm_of(&all)?];
+        for statistic in &statistics {
+            others.push(statistic.sum_all()?);
+        }
+        let watch = self.later.watch(loss, &others)?;
+        let parameters = &self.network.parameters;
+        self.optimiser.step_if_finite(parameters, &gradients, self.rate, Some(&watch))?;
+        for (statistic, moved) in self.network.statistics.iter().zip(&statistics) {
+            let before = statistic.var.as_detached_tensor();
+            statistic.var.set(&unless_nan(&watch, moved, &before)?)?;
+        }
+        Ok(())
+    }
+
+    /// The losses of the steps since this was last called, in order.
+    ///
+    /// # Errors
+    /// [`PolicyError::NonFinite`] if the loss or gradient of one was NaN or infinite; the policy is then as
+    /// before that step.
+    pub fn losses(&mut self) -> Result<Vec<f32>, PolicyError> {
+        match self.later.read()? {
+            Ok(losses) => Ok(losses),
+            Err(failed) => {
+                self.optimiser.take_back(failed.steps);
+                self.finite("loss", f64::from(failed.loss))?;
+                // The loss was finite: something that follows from it was not.
+                Err(PolicyError::NonFinite {
+                    updates: self.updates(),
+                    quantity: "gradient norm",
+                    value: f64::NAN,
+                })
+            }
+        }
     }
 
     /// Actions `[B, actions]` for observations `[B, inputs]`, by the running statistics of the input.

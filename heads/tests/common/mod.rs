@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use pixio_eval_heads::dense::{
@@ -115,7 +115,7 @@ impl Batch {
 
     pub fn targets(&self, run: &str) -> Targets {
         if run.starts_with("depth") {
-            return Targets::Depth(self.depth.clone());
+            return Targets::depth(self.depth.clone());
         }
         labels(&self.labels)
     }
@@ -129,7 +129,7 @@ impl Batch {
 pub fn labels(labels: &Tensor) -> Targets {
     let (batch, h, w) = labels.dims3().unwrap();
     let values = labels.flatten_all().unwrap().to_vec1::<u8>().unwrap();
-    Targets::Labels { labels: Arc::from(values), shape: [batch, h, w] }
+    Targets::labels(values, [batch, h, w])
 }
 
 pub fn values(tensor: &Tensor) -> Vec<f32> {

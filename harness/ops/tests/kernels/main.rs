@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod adamw;
 mod attention;
 mod emulation;
 mod host;
+mod losses;
 mod norm;
 mod tokens;
+mod topk;

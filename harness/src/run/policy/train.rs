@@ -45,7 +45,6 @@ impl Lesson<'_> {
     pub(super) fn train(&self, probe: &mut Probe) -> Result<(), RunError> {
         let tag = format!("policy/order/{}/{}/{}", self.suite, self.task.name, probe.epoch);
         let order = shuffled(probe.seed, &tag, self.inputs.len());
-        let (mut sum, mut steps) = (0.0, 0);
         for batch in order.chunks(self.training.batch.max(1)) {
             if batch.len() == 1 && self.training.input_norm.is_some() {
                 continue;
@@ -58,11 +57,12 @@ impl Lesson<'_> {
                 let shape = (batch.len(), values.len() / batch.len());
                 Tensor::from_vec(values, shape, self.device).map_err(BackboneError::Candle)
             };
-            sum += f64::from(probe.policy.step(&tensor(inputs)?, &tensor(actions)?)?);
-            steps += 1;
+            probe.policy.step_later(&tensor(inputs)?, &tensor(actions)?)?;
         }
+        let losses = probe.policy.losses()?;
         probe.epoch += 1;
-        probe.losses.push(sum / f64::from(steps.max(1)));
+        let sum = losses.iter().fold(0.0, |sum, &loss| sum + f64::from(loss));
+        probe.losses.push(sum / losses.len().max(1) as f64);
         Ok(())
     }
 }
