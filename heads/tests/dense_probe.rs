@@ -98,11 +98,7 @@ fn a_loss_that_is_not_a_number_leaves_the_probe_as_it_was() {
             *tap = Tensor::from_vec(values, tap.dims(), &Device::Cpu).unwrap();
         }
         let error = probe.train_step(batch.taps(run), &batch.targets(run)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "step 1: the loss is NaN; the probe is left as before this step",
-            "{run}"
-        );
+        assert_eq!(error.to_string(), "step 1: the loss is NaN", "{run}");
         assert_eq!(bytes(&probe), before, "{run}");
         train(&mut probe, run, &vectors.batch(1));
         (2..STEPS).for_each(|step| train(&mut probe, run, &vectors.batch(step)));
@@ -339,7 +335,7 @@ fn a_deferred_step_that_is_not_finite_is_named() {
     steps.push(probe.train_step_deferred(&taps, &targets).unwrap());
     // A batch without a valid pixel has nothing to read.
     let nothing =
-        Targets::depth(Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
+        Targets::depth(Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
     steps.push(probe.train_step_deferred(batch.taps(run), &nothing).unwrap());
     let found: Vec<_> = steps
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use ndarray::ArrayView3;
 use schema::{BackboneRecord, FeatureStage, ImageStage, Tokens};
 
@@ -143,6 +143,11 @@ impl<'a> Embedder<'a> {
     /// A square whose vector nobody reads.
     pub(super) fn blank(&self) -> Pixels {
         self.intake.blank((self.image.crop, self.image.crop))
+    }
+
+    /// The device of the encoder and of what is done with the vectors.
+    pub(super) fn device(&self) -> &Device {
+        self.intake.uploader.device()
     }
 
     /// Batches that are enqueued before the vectors of the last one are waited for.

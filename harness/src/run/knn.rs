@@ -262,7 +262,7 @@ fn measure(
     let classes = data.train.classes().len();
     let width = extraction.embedder.width;
     let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?
-        .on(extraction.embedder.device);
+        .on(extraction.embedder.device());
     let queries = Features::new(&val.features, width)?;
     let bar = reporter.items("searching", 100, "%");
     let mut progress = |progress: heads::knn::Progress| {

@@ -17,7 +17,7 @@ use super::memory::BatchSize;
 use super::prepare::{Data, DataKey, DataSets, Planned, prepared};
 use super::request::{Report, Request};
 use super::{RunError, dense, knn, memory, policy};
-use crate::backbone::{Backbone, Counted, Placement};
+use crate::backbone::{Backbone, BackboneError, Counted, Placement};
 use crate::device;
 use crate::fault::Fault;
 use crate::progress::Reporter;
@@ -218,6 +218,7 @@ impl Host<'_> {
         if error.fault() != Some(Fault::Memory) || images < 2 {
             return Ok(false);
         }
+        self.uploader.release().map_err(BackboneError::Candle)?;
         for (place, (plan, dir)) in runs.into_iter().enumerate() {
             plan.micro_batch = images / 2;
             *dir = self.store.begin(plan)?;

@@ -9,6 +9,7 @@
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
     DriverError, PinnedHostSlice, result, sys,
@@ -72,7 +73,8 @@ impl Staging {
     pub(super) fn new(device: &CudaDevice) -> Result<Self> {
         let compute = device.cuda_stream();
         let ring = Ring::new(compute.context()).w()?;
-        keep_memory(compute.context()).w()?;
+        // Slower without, but not wrong.
+        let _ = keep_memory(compute.context());
         let anchor = Tensor::zeros(1, DType::U8, &Device::Cuda(device.clone()))?;
         let back = Arc::default();
         Ok(Self { device: device.clone(), compute, anchor, ring: Mutex::new(ring), back })
@@ -160,6 +162,17 @@ impl Staging {
             bytes,
             back: Arc::clone(&self.back),
         })
+    }
+
+    /// Gives memory that is kept for allocations to come back to the system.
+    pub(super) fn release(&self) -> Result<()> {
+        self.compute.synchronize().w()?;
+        // SAFETY: the context's device is there.
+        unsafe {
+            let pool =
+                result::device::get_default_mem_pool(self.compute.context().cu_device()).w()?;
+            result::mem_pool::trim_to(pool, 0).w()
+        }
     }
 
     /// A point in the computing stream, with its time.

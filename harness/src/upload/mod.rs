@@ -124,6 +124,19 @@ impl Uploader {
         Ok(Reading(Source::Here(tensor.to_device(&Device::Cpu)?)))
     }
 
+    /// Gives the device's memory back that is kept for allocations to come: what did not fit may do so in
+    /// other pieces.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn release(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(staging) = &self.staging {
+            return staging.release();
+        }
+        Ok(())
+    }
+
     /// A point in the device's work.
     ///
     /// # Errors
