@@ -322,6 +322,7 @@ class Check:
         common = ["--device", self.device, "--seconds", 0.2 if self.quick else 1]
         if self.quick:
             common += ["--protocol", "sample", "--images", 1, "--batches", "1,4", "--train-rows", 5000, "--queries", 100]
+            common += ["--tasks", "nyuv2"]
         peer = [sys.executable, HERE / "gpu_peer.py"]
         rounds = []
         for turn in range(1 if self.quick else 2):

@@ -45,7 +45,8 @@ impl Bench<'_> {
         let (train_labels, query_labels) = (labels(rows), labels(count));
         let vote = VoteStage { revision: 1, k: k.clone(), temperature: 0.07 };
         let times = self.timer().time(1, || {
-            let knn = Knn::new(Features::new(&train, *width)?, &train_labels, CLASSES)?;
+            let knn =
+                Knn::new(Features::new(&train, *width)?, &train_labels, CLASSES)?.on(&self.device);
             let mut go_on = |_| match interrupt::requested() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
