@@ -6,10 +6,12 @@
 
 pub mod allocator;
 pub mod backbone;
+pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod device;
 mod download;
+mod fault;
 mod http;
 pub mod hub;
 pub mod interrupt;
@@ -25,5 +27,6 @@ pub mod simulators;
 pub mod stream;
 mod subprocess;
 pub mod sweep;
+mod upload;
 mod verified;
 pub mod weights;

@@ -24,6 +24,7 @@ fn help_of_every_command() {
         "features",
         "simulators",
         "demos",
+        "bench",
         "doctor",
     ] {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();

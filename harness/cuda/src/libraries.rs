@@ -56,9 +56,13 @@ impl Library {
 
 fn open(index: usize) -> &'static Result<Handle, String> {
     OPEN[index].get_or_init(|| {
+        let file = LIBRARIES[index].file();
         // SAFETY: NVIDIA's libraries may be loaded at any time; candle would have linked the same files.
-        unsafe { Handle::open(Some(LIBRARIES[index].file()), RTLD_NOW | RTLD_GLOBAL) }
-            .map_err(|error| error.to_string())
+        unsafe { Handle::open(Some(&file), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| {
+            let source = std::error::Error::source(&error);
+            let why = source.map_or_else(|| error.to_string(), ToString::to_string);
+            if why.contains(&file) { why } else { format!("{file}: {why}") }
+        })
     })
 }
 
@@ -99,13 +103,13 @@ pub struct Found {
 
 /// A library of CUDA that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {why}")]
+#[error("{why}")]
 pub struct Missing {
     /// Its file's name.
     pub file: String,
     /// Whether nothing runs on a GPU without it.
     pub needed: bool,
-    /// What the system's loader says.
+    /// What the system's loader says, the file's name included.
     pub why: String,
 }
 

@@ -66,6 +66,8 @@ pub enum Command {
     /// Demonstrations of robot tasks: make, list
     #[command(subcommand)]
     Demos(super::demos::DemosCommand),
+    /// Time a backbone, the heads and the search on this machine
+    Bench(super::bench::BenchArgs),
     /// Check what this machine and this build can do
     Doctor(DoctorArgs),
 }

@@ -98,7 +98,8 @@ fn gpus(reporter: &Reporter) -> Vec<Check> {
         Ok(libcuda::Found { file, path }) => {
             check("gpu files", true, path.map_or(file, |path| path.display().to_string()))
         }
-        Err(missing) => check("gpu files", !missing.needed, missing.to_string()),
+        Err(missing) if missing.needed => check("gpu files", false, missing.to_string()),
+        Err(missing) => check("gpu files", true, format!("{missing} (seldom needed)")),
     }));
     match libcuda::devices() {
         Ok(gpus) if gpus.is_empty() => {

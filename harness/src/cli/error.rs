@@ -143,6 +143,7 @@ impl CliError {
             Self::Prepare(error) if error.is_interruption() => EXIT_INTERRUPTED as u8,
             Self::Prepare(error) if error.is_usage() => EXIT_USAGE,
             Self::Image(_)
+            | Self::Run(RunError::DeviceLost { .. })
             | Self::Output { .. }
             | Self::Archive(_)
             | Self::Prepare(_)
@@ -176,6 +177,15 @@ impl CliError {
             }
             Self::Run(error) => match error.inner() {
                 RunError::Interrupted => one("the same command continues where this one stopped"),
+                RunError::OutOfMemory { .. } => one(
+                    "--batch-size N takes fewer images at a time; what is done is kept, the same command continues",
+                ),
+                RunError::DeviceLost { .. } => vec![
+                    "what is done is kept: the same command continues where this one stopped".to_owned(),
+                    "`pixio-eval doctor` shows whether the GPU is back; --device cpu with the same --dtype continues \
+                     without it"
+                        .to_owned(),
+                ],
                 RunError::Cache(_) => {
                     one("PIXIO_EVAL_CACHE chooses another folder for kept features")
                 }

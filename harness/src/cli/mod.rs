@@ -2,6 +2,7 @@
 
 pub mod args;
 mod backbones;
+mod bench;
 mod cache;
 mod card;
 mod check;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Features(args) => features::features(&args, &reporter),
         Command::Simulators(command) => simulators::simulators(&command, &reporter),
         Command::Demos(command) => demos::demos(&command, &reporter),
+        Command::Bench(args) => bench::bench(&args, &reporter),
         Command::Doctor(args) => doctor::doctor(&args, &reporter),
     };
     match done {

@@ -275,7 +275,7 @@ pub(super) fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-fn batch_size(text: &str) -> Result<BatchSize, String> {
+pub(super) fn batch_size(text: &str) -> Result<BatchSize, String> {
     match text {
         "auto" => Ok(BatchSize::Auto),
         _ => positive(text).map(BatchSize::Images).map_err(|error| format!("{error}, or auto")),

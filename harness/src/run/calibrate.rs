@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::RunError;
 use super::memory::EncoderSize;
 use super::session::{Host, Lazy};
-use crate::backbone::{Backbone, BackboneError, Wanted};
+use crate::backbone::{Backbone, BackboneError, Placement, Wanted};
 use crate::resolve::Resolved;
 
 /// Passes and steps that are timed; the fastest counts.
@@ -54,7 +54,7 @@ impl Rates {
         if let Some(measured) = self.head.get(&head_key(plan, protocol)) {
             return *measured;
         }
-        let config = config(plan, protocol);
+        let config = config(plan.backbone.width, protocol);
         let once = config.flops(encoder.grid(), protocol.sample.crop) / self.assumed;
         // Forward, and backward to weights and to what is below.
         (3.0 * once, once)
@@ -82,13 +82,47 @@ fn head_key(plan: &RunPlan, protocol: &DenseProtocol) -> String {
     schema::fingerprint(&key).0
 }
 
-fn config(plan: &RunPlan, protocol: &DenseProtocol) -> HeadConfig {
+/// The head of a protocol on an encoder of that width.
+fn config(width: usize, protocol: &DenseProtocol) -> HeadConfig {
     let joined = if protocol.feature.summary { 2 } else { 1 };
     HeadConfig {
         architecture: Architecture::from(&protocol.head),
-        width: joined * plan.backbone.width,
+        width: joined * width,
         outputs: outputs(&protocol.objective),
     }
+}
+
+/// A head in training on an encoder of that width, `images` at a time, outside a run.
+pub(super) fn probe(
+    protocol: &DenseProtocol,
+    width: usize,
+    placement: &Placement,
+    images: usize,
+) -> Result<Probe, RunError> {
+    let mut draw = |tensor: usize, element: usize| ((tensor + 7 * element) % 13) as f64 / 13.0;
+    let Placement { device, dtype } = placement;
+    let head = initialise(&config(width, protocol), *dtype, device, &mut draw)?;
+    let probe = Probe::new(head, protocol.objective.clone(), &protocol.training, 1000)?;
+    Ok(probe.in_parts_of(images))
+}
+
+/// Targets of a batch, every pixel valid: all depths of the range, or all classes.
+pub(super) fn targets(protocol: &DenseProtocol, device: &Device) -> Result<Targets, RunError> {
+    let (training, crop) = (&protocol.training, protocol.sample.crop);
+    let shape = [training.groups * training.group_size, crop, crop];
+    let pixels = shape.iter().product::<usize>();
+    let made = match &protocol.objective {
+        Objective::Depth { max, .. } => {
+            let metres = |i: usize| (max * (1 + i % 17) as f64 / 18.0) as f32;
+            let metres = (0..pixels).map(metres).collect();
+            Targets::depth_from_host(metres, shape, &protocol.objective, device)
+        }
+        Objective::Segmentation { classes, .. } => {
+            let labels: Vec<u8> = (0..pixels).map(|i| (i % (*classes).max(1)) as u8).collect();
+            Targets::labels(labels, shape).on(device)
+        }
+    };
+    Ok(made.map_err(BackboneError::Candle)?)
 }
 
 /// Times one backbone, and each kind of head on it.
@@ -148,14 +182,11 @@ fn head(
     grid: usize,
 ) -> Result<(f64, f64), RunError> {
     let candle = |error| RunError::Backbone(BackboneError::Candle(error));
-    let config = config(plan, protocol);
-    let (training, crop, device) = (&protocol.training, protocol.sample.crop, &host.device);
+    let placement = Placement { device: host.device.clone(), dtype: host.dtype };
+    let (training, device) = (&protocol.training, &host.device);
     let batch = training.groups * training.group_size;
-    let mut draw = |tensor: usize, element: usize| ((tensor + 7 * element) % 13) as f64 / 13.0;
-    let head = initialise(&config, host.dtype, device, &mut draw)?;
-    let mut probe =
-        Probe::new(head, protocol.objective.clone(), training, 1000)?.in_parts_of(plan.micro_batch);
-    let shape = (batch, config.width, grid, grid);
+    let mut probe = probe(protocol, plan.backbone.width, &placement, plan.micro_batch)?;
+    let shape = (batch, probe.head().config().width, grid, grid);
     let taps: Vec<Tensor> = protocol
         .feature
         .blocks
@@ -163,16 +194,7 @@ fn head(
         .map(|_| Tensor::rand(-1f32, 1f32, shape, device))
         .collect::<Result<_, _>>()
         .map_err(candle)?;
-    let targets = match &protocol.objective {
-        Objective::Depth { max, .. } => {
-            let metres = Tensor::full((max / 2.0) as f32, (batch, crop, crop), device);
-            Targets::depth(metres.map_err(candle)?)
-        }
-        Objective::Segmentation { .. } => {
-            let labels = vec![0u8; batch * crop * crop];
-            Targets::labels(labels, [batch, crop, crop])
-        }
-    };
+    let targets = targets(protocol, device)?;
     let trained = fastest(device, batch, || {
         probe.train_step(&taps, &targets)?;
         Ok(())

@@ -9,16 +9,23 @@ use schema::{BackboneRecord, FeatureStage, ImageStage, Tokens};
 use super::{RunError, Settings};
 use crate::backbone::{Backbone, BackboneError, Dimensions, Tap, Wanted};
 use crate::resolve::Resolved;
+use crate::upload::{Intake, Pixels, Reading, Uploader};
 
 /// How an image becomes a vector.
 pub(super) struct Embedder<'a> {
-    pub(super) device: &'a Device,
+    intake: Intake<'a>,
     pub(super) image: &'a ImageStage,
     pub(super) feature: &'a FeatureStage,
     /// Width of a vector.
     pub(super) width: usize,
     /// Whether vectors are divided by their length.
-    pub(super) normalise: bool,
+    normalise: bool,
+}
+
+/// Vectors on their way from the device, one reading a kind.
+pub(super) struct Embedding {
+    /// With the width of a vector, if it is divided by its length.
+    readings: Vec<(Reading, Option<usize>)>,
 }
 
 /// From file to a square encoder input of that side.
@@ -70,55 +77,91 @@ pub(super) fn width(tokens: Tokens, dimensions: &Dimensions) -> usize {
     }
 }
 
-/// Vectors of the same encoder inputs, one of each kind: `[B, width]` each, row-major.
+/// Has vectors made of the same encoder inputs, one of each kind.
 ///
 /// One pass of the encoder gives them all; each is what it would be alone.
 pub(super) fn embed(
     backbone: &dyn Backbone,
-    pixels: Vec<f32>,
-    batch: usize,
+    images: &[Pixels],
     kinds: &[&Embedder<'_>],
-) -> Result<Vec<Vec<f32>>, RunError> {
-    let Some(first) = kinds.first() else { return Ok(Vec::new()) };
-    let candle = |error| RunError::Backbone(BackboneError::Candle(error));
+) -> Result<Embedding, RunError> {
+    let Some(first) = kinds.first() else { return Ok(Embedding { readings: Vec::new() }) };
     let side = first.image.crop;
-    let images = Tensor::from_vec(pixels, (batch, 3, side, side), first.device).map_err(candle)?;
+    let images = first.intake.batch(images, (side, side)).map_err(candle)?;
     let blocks: BTreeSet<usize> = kinds.iter().map(|kind| kind.feature.block).collect();
     let blocks: Vec<usize> = blocks.into_iter().collect();
     let wanted = kinds.iter().fold(Wanted::default(), |all, kind| all.and(kind.wanted()));
     let taps = backbone.forward(&images, &blocks, wanted)?;
     let tap = |block| taps.iter().find(|tap| tap.block == block);
-    kinds
-        .iter()
-        .map(|kind| {
-            let missing = || BackboneError::NoTokens(format!("{:?}", kind.feature.tokens));
-            let mut vectors = kind.mean(tap(kind.feature.block).ok_or_else(missing)?)?;
-            if kind.normalise {
-                heads::knn::l2_normalise(&mut vectors, kind.width)?;
-            }
-            Ok(vectors)
-        })
-        .collect()
+    let reading = |kind: &&Embedder<'_>| {
+        let missing = || BackboneError::NoTokens(format!("{:?}", kind.feature.tokens));
+        let vectors = kind.mean(tap(kind.feature.block).ok_or_else(missing)?)?;
+        let reading = first.intake.uploader.read(&vectors).map_err(candle)?;
+        Ok((reading, kind.normalise.then_some(kind.width)))
+    };
+    Ok(Embedding { readings: kinds.iter().map(reading).collect::<Result<_, RunError>>()? })
 }
 
-impl Embedder<'_> {
-    /// Encoder input `[3, S, S]` of an image `[H, W, 3]`.
-    pub(super) fn pixels(&self, image: ArrayView3<'_, u8>) -> Vec<f32> {
-        let stage = self.image;
-        let image = tasks::image::prepare(image, stage);
-        let mut pixels = vec![0f32; 3 * stage.crop * stage.crop];
-        tasks::image::normalise_into(image.view(), stage.mean, stage.std, &mut pixels);
-        pixels
+fn candle(error: candle_core::Error) -> RunError {
+    BackboneError::Candle(error).into()
+}
+
+impl Embedding {
+    /// Waits for the vectors: `[B, width]` of each kind, row-major.
+    pub(super) fn wait(self) -> Result<Vec<Vec<f32>>, RunError> {
+        let vectors = |(reading, normalise): (Reading, Option<usize>)| {
+            let mut vectors = reading.values().map_err(candle)?;
+            if let Some(width) = normalise {
+                heads::knn::l2_normalise(&mut vectors, width)?;
+            }
+            Ok(vectors)
+        };
+        self.readings.into_iter().map(vectors).collect()
+    }
+}
+
+impl<'a> Embedder<'a> {
+    /// Vectors of that width, on the uploader's device; divided by their length if `normalise`.
+    pub(super) fn new(
+        uploader: &'a Uploader,
+        image: &'a ImageStage,
+        feature: &'a FeatureStage,
+        width: usize,
+        normalise: bool,
+    ) -> Result<Self, RunError> {
+        let intake = Intake::new(uploader, |pixels, out: &mut [f32]| {
+            tasks::image::normalise_into(pixels, image.mean, image.std, out);
+        });
+        Ok(Self { intake: intake.map_err(candle)?, image, feature, width, normalise })
     }
 
-    /// Vectors `[B, width]`, row-major, of `batch` encoder inputs one after another.
+    /// What an encoder sees of an image `[H, W, 3]`: the resized square.
+    pub(super) fn pixels(&self, image: ArrayView3<'_, u8>) -> Pixels {
+        self.intake.pixels(tasks::image::prepare(image, self.image))
+    }
+
+    /// A square whose vector nobody reads.
+    pub(super) fn blank(&self) -> Pixels {
+        self.intake.blank((self.image.crop, self.image.crop))
+    }
+
+    /// The device of the encoder and of what is done with the vectors.
+    pub(super) fn device(&self) -> &Device {
+        self.intake.uploader.device()
+    }
+
+    /// Batches that are enqueued before the vectors of the last one are waited for.
+    pub(super) fn ahead(&self) -> usize {
+        self.intake.uploader.ahead()
+    }
+
+    /// Vectors `[B, width]`, row-major, of images one after another.
     pub(super) fn embed(
         &self,
         backbone: &dyn Backbone,
-        pixels: Vec<f32>,
-        batch: usize,
+        images: &[Pixels],
     ) -> Result<Vec<f32>, RunError> {
-        Ok(embed(backbone, pixels, batch, &[self])?.pop().unwrap_or_default())
+        Ok(embed(backbone, images, &[self])?.wait()?.pop().unwrap_or_default())
     }
 
     fn wanted(&self) -> Wanted {
@@ -138,7 +181,8 @@ impl Embedder<'_> {
         }
     }
 
-    fn mean(&self, tap: &Tap) -> Result<Vec<f32>, RunError> {
+    /// `[B, width]` f32.
+    fn mean(&self, tap: &Tap) -> Result<Tensor, RunError> {
         let feature = self.feature;
         let (patches, summary) = match feature.final_norm {
             true => (&tap.patches_norm, &tap.summary_norm),
@@ -148,21 +192,19 @@ impl Embedder<'_> {
             let missing = || BackboneError::NoTokens(format!("{:?}", feature.tokens));
             tokens.clone().ok_or_else(missing)
         };
-        let candle = |error| RunError::Backbone(BackboneError::Candle(error));
         let summary = || -> Result<Tensor, RunError> {
             let tokens = there(summary)?;
             let first = feature.class_tokens.map(|count| tokens.narrow(1, 0, count));
             first.unwrap_or(Ok(tokens)).and_then(|tokens| tokens.mean(1)).map_err(candle)
         };
         let patches = || there(patches)?.mean(1).map_err(candle);
-        let vectors = match feature.tokens {
-            Tokens::SummaryMean => summary()?,
-            Tokens::PatchMean => patches()?,
+        match feature.tokens {
+            Tokens::SummaryMean => summary(),
+            Tokens::PatchMean => patches(),
             Tokens::PatchAndSummaryMean => {
-                Tensor::cat(&[patches()?, summary()?], 1).map_err(candle)?
+                Tensor::cat(&[patches()?, summary()?], 1).map_err(candle)
             }
-            Tokens::Pooled => there(&tap.pooled)?.mean(1).map_err(candle)?,
-        };
-        vectors.flatten_all().and_then(|all| all.to_vec1()).map_err(candle)
+            Tokens::Pooled => there(&tap.pooled)?.mean(1).map_err(candle),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Features of a split: read from the bank where they are there, encoded where not.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,13 @@ use ndarray::Array3;
 use tasks::image::ImageError;
 
 use super::RunError;
-use super::embed::{Embedder, embed};
+use super::embed::{Embedder, Embedding, embed};
 use crate::backbone::Backbone;
 use crate::cache::{Bank, Claim};
 use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::stream::{READAHEAD, ordered};
+use crate::upload::Pixels;
 
 /// A process claims an eighth of the missing shards at a time, and at most eight: few enough to share
 /// them, enough to decode ahead.
@@ -210,7 +212,7 @@ impl Extraction<'_> {
         (bar, done): (&Bar, usize),
     ) -> Result<Vec<usize>, RunError> {
         let wanted: Vec<usize> = missing.iter().cloned().flatten().collect();
-        let make = |i: usize| -> Result<Vec<f32>, RunError> {
+        let make = |i: usize| -> Result<Pixels, RunError> {
             if let Some(&later) = wanted.get(i + READAHEAD) {
                 images.prefetch(later);
             }
@@ -218,17 +220,16 @@ impl Extraction<'_> {
         };
         let mut shards = missing.iter();
         let mut shard = shards.next().cloned().unwrap_or_default();
-        let (mut pixels, mut batch, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
-        let beside = |shard: &Range<usize>| -> Vec<Beside<'_>> {
-            let lacks = self.others.iter().filter(|(_, bank)| !bank.has(split, shard));
-            lacks.map(|(kind, bank)| Beside { kind, bank, vectors: Vec::new() }).collect()
-        };
-        let mut others = beside(&shard);
-        let take = |i: usize, image: Result<Vec<f32>, RunError>| -> Result<(), RunError> {
+        let (mut pixels, mut batch) = (Vec::new(), Vec::new());
+        let mut kinds = self.kinds(split, &shard);
+        let mut left_out = Vec::new();
+        let mut work = Work { of: self, split, rows, claims, bar, vectors: BTreeMap::new() };
+        let mut enqueued: VecDeque<Enqueued> = VecDeque::new();
+        let mut take = |i: usize, image: Result<Pixels, RunError>| -> Result<(), RunError> {
             let at = wanted[i];
             match image {
                 Ok(image) => {
-                    pixels.extend_from_slice(&image);
+                    pixels.push(image);
                     batch.push(at);
                 }
                 // A file that the system would not read is not an unreadable image.
@@ -244,47 +245,106 @@ impl Extraction<'_> {
             if !(at + 1 - shard.start).is_multiple_of(self.micro_batch) && !shard_ends {
                 return Ok(());
             }
-            if !batch.is_empty() {
-                let pixels = std::mem::take(&mut pixels);
-                let kinds: Vec<&Embedder<'_>> =
-                    std::iter::once(self.embedder).chain(others.iter().map(|o| o.kind)).collect();
-                let mut made = embed(backbone, pixels, batch.len(), &kinds)?.into_iter();
-                let features = made.next().unwrap_or_default();
-                for (at, row) in batch.drain(..).zip(features.chunks_exact(self.embedder.width)) {
-                    rows.put(at, row);
+            let made = match batch.is_empty() {
+                true => None,
+                false => {
+                    let others = kinds.iter().map(|&place| &self.others[place].0);
+                    let all: Vec<&Embedder<'_>> =
+                        std::iter::once(self.embedder).chain(others).collect();
+                    Some(embed(backbone, &std::mem::take(&mut pixels), &all)?)
                 }
-                others.iter_mut().zip(made).for_each(|(other, made)| other.vectors.extend(made));
+            };
+            let whole = left_out.last().is_none_or(|&last| last < shard.start);
+            let ends = shard_ends.then(|| (shard.clone(), whole));
+            let (positions, kinds_made) = (std::mem::take(&mut batch), kinds.clone());
+            let done = (done + i) as u64 + 1;
+            enqueued.push_back(Enqueued { made, positions, kinds: kinds_made, ends, done });
+            while enqueued.len() > self.embedder.ahead() {
+                let Some(next) = enqueued.pop_front() else { break };
+                work.finish(next).inspect_err(|_| enqueued.clear())?;
             }
-            bar.set((done + i) as u64 + 1);
             if shard_ends {
-                if left_out.last().is_none_or(|&last| last < shard.start) {
-                    // The claimed shard last: whoever finds it finds the others too.
-                    let mut others = others.iter();
-                    others.try_for_each(|o| o.bank.write(split, &shard, &o.vectors))?;
-                    self.bank.write(split, &shard, rows.of(&shard))?;
-                }
-                drop(claims.remove(0));
                 shard = shards.next().cloned().unwrap_or_default();
-                others = beside(&shard);
+                kinds = self.kinds(split, &shard);
             }
             let last = i + 1 == wanted.len();
             if interrupt::requested() && !last { Err(RunError::Interrupted) } else { Ok(()) }
         };
         let ahead = 2 * self.micro_batch.max(self.workers);
-        ordered(0..wanted.len(), self.workers, ahead, make, take)?;
+        let ended = ordered(0..wanted.len(), self.workers, ahead, make, &mut take);
+        // What was enqueued before an error, or before Ctrl-C, is kept as if it had been waited for.
+        let finished = enqueued.into_iter().try_for_each(|next| work.finish(next));
+        ended.and(finished)?;
         Ok(left_out)
+    }
+
+    /// Places of the other kinds of vectors that a shard lacks.
+    fn kinds(&self, split: &'static str, shard: &Range<usize>) -> Vec<usize> {
+        let others = self.others.iter().enumerate();
+        others.filter(|(_, (_, bank))| !bank.has(split, shard)).map(|(place, _)| place).collect()
+    }
+}
+
+/// A batch whose vectors nobody has waited for.
+struct Enqueued {
+    /// None where every image was left out.
+    made: Option<Embedding>,
+    /// Positions of its images.
+    positions: Vec<usize>,
+    /// Places of the other kinds of vectors.
+    kinds: Vec<usize>,
+    /// The shard that it ends, and whether no image of that was left out.
+    ends: Option<(Range<usize>, bool)>,
+    /// Images taken by then.
+    done: u64,
+}
+
+/// Where vectors go.
+struct Work<'a> {
+    of: &'a Extraction<'a>,
+    split: &'static str,
+    rows: &'a mut Rows,
+    claims: &'a mut Vec<Claim>,
+    bar: &'a Bar,
+    /// Vectors of other kinds of the shard under way.
+    vectors: BTreeMap<usize, Vec<f32>>,
+}
+
+impl Work<'_> {
+    /// Waits for a batch, and keeps the shard that it ends if that is whole.
+    fn finish(&mut self, batch: Enqueued) -> Result<(), RunError> {
+        let Enqueued { made, positions, kinds, ends, done } = batch;
+        let (width, split) = (self.of.embedder.width, self.split);
+        for &kind in &kinds {
+            self.vectors.entry(kind).or_default();
+        }
+        if let Some(made) = made {
+            let mut made = made.wait()?.into_iter();
+            let features = made.next().unwrap_or_default();
+            for (at, row) in positions.into_iter().zip(features.chunks_exact(width)) {
+                self.rows.put(at, row);
+            }
+            for (kind, made) in kinds.into_iter().zip(made) {
+                self.vectors.entry(kind).or_default().extend(made);
+            }
+        }
+        self.bar.set(done);
+        let Some((shard, whole)) = ends else { return Ok(()) };
+        let vectors = std::mem::take(&mut self.vectors);
+        if whole {
+            // The claimed shard last: whoever finds it finds the others too.
+            for (kind, vectors) in &vectors {
+                self.of.others[*kind].1.write(split, &shard, vectors)?;
+            }
+            self.of.bank.write(split, &shard, self.rows.of(&shard))?;
+        }
+        drop(self.claims.remove(0));
+        Ok(())
     }
 }
 
 fn unreadable(error: &RunError) -> bool {
     matches!(error, RunError::Image(error) if !matches!(error, ImageError::Io { .. }))
-}
-
-/// Vectors of another kind of the shard under way.
-struct Beside<'a> {
-    kind: &'a Embedder<'a>,
-    bank: &'a Bank,
-    vectors: Vec<f32>,
 }
 
 /// What filling the missing shards took.

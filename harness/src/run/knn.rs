@@ -219,11 +219,11 @@ fn with_extraction<T>(
         let Stages::Knn(other) = &plan.protocol.stages else { return Err(wrong()) };
         let known = |stage: &FeatureStage| *stage == other.feature;
         if !known(&protocol.feature) && !others.iter().any(|(kind, _)| known(kind.feature)) {
-            others.push((embedder(other), bank(plan, other)?));
+            others.push((embedder(other)?, bank(plan, other)?));
         }
     }
     let extraction = Extraction {
-        embedder: &embedder(protocol),
+        embedder: &embedder(protocol)?,
         bank: &bank(plan, protocol)?,
         others: &others,
         micro_batch: plan.micro_batch,
@@ -238,14 +238,9 @@ fn embedder<'a>(
     host: &'a Host<'_>,
     protocol: &'a KnnProtocol,
     dimensions: &Dimensions,
-) -> Embedder<'a> {
-    Embedder {
-        device: &host.device,
-        image: &protocol.image,
-        feature: &protocol.feature,
-        width: embed::width(protocol.feature.tokens, dimensions),
-        normalise: true,
-    }
+) -> Result<Embedder<'a>, RunError> {
+    let width = embed::width(protocol.feature.tokens, dimensions);
+    Embedder::new(&host.uploader, &protocol.image, &protocol.feature, width, true)
 }
 
 fn measure(
@@ -267,7 +262,7 @@ fn measure(
     let classes = data.train.classes().len();
     let width = extraction.embedder.width;
     let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?
-        .on(extraction.embedder.device);
+        .on(extraction.embedder.device());
     let queries = Features::new(&val.features, width)?;
     let bar = reporter.items("searching", 100, "%");
     let mut progress = |progress: heads::knn::Progress| {

@@ -34,6 +34,7 @@ use crate::weights::WeightsError;
 pub use calibrate::Rates;
 pub use cell::{Cell, Settings, TokenChoice, datasets};
 pub use dense::CheckpointError;
+pub(crate) use dense::{Placed, Trial};
 pub use embed::image_stage;
 pub use memory::{BatchSize, STANDARD};
 pub(crate) use outline::streams;
@@ -192,6 +193,22 @@ pub enum RunError {
     NotFinite {
         /// The validation image.
         image: String,
+    },
+    /// The device has too little memory, even for the least at a time.
+    #[error("{device} has no memory left: {why}")]
+    OutOfMemory {
+        /// `cuda:N` or `cpu`.
+        device: String,
+        /// As it answered.
+        why: String,
+    },
+    /// The device failed in a way after which this process cannot use it any more.
+    #[error("{device} was lost: {why}")]
+    DeviceLost {
+        /// `cuda:N` or `cpu`.
+        device: String,
+        /// As it answered.
+        why: String,
     },
     /// A robot simulator.
     #[error(transparent)]

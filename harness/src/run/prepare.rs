@@ -11,6 +11,7 @@ use tasks::files::Files;
 use super::request::Request;
 use super::session::Host;
 use super::{Cell, RunError, dense, knn, policy};
+use crate::backbone::BackboneError;
 use crate::cache;
 use crate::device;
 use crate::interrupt;
@@ -18,6 +19,7 @@ use crate::locate;
 use crate::progress::Reporter;
 use crate::resolve::{Resolved, Resolver, SourceOptions};
 use crate::simulators::SimulatorError;
+use crate::upload::Uploader;
 
 /// A data set of either kind, ready to run on.
 pub(super) enum Data<'a> {
@@ -79,7 +81,9 @@ pub(super) fn prepared<T>(
     let device = device::open(request.device, reporter)?;
     let dtype = device::dtype(request.dtype, &device);
     let memory = request.memory.unwrap_or_else(|| device::free_memory(&device) / 10 * 9);
-    let host = Host { request, device, dtype, store, cache: folder, memory, reporter };
+    let uploader = Uploader::new(&device)
+        .map_err(|error| RunError::from(BackboneError::Candle(error)).on(&device))?;
+    let host = Host { request, device, uploader, dtype, store, cache: folder, memory, reporter };
     let present = host.present()?;
     let cells: Vec<(usize, Cell)> = request
         .cells
@@ -131,7 +135,7 @@ pub(super) fn prepared<T>(
 }
 
 impl DataKey {
-    fn of(cell: &Cell) -> Self {
+    pub(super) fn of(cell: &Cell) -> Self {
         let settings = &cell.settings;
         let seed = settings.stream_seed.unwrap_or(settings.seed);
         let suite =

@@ -1,5 +1,8 @@
 //! Carrying out what was prepared: backbone by backbone, one record a run.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,15 +17,19 @@ use super::memory::BatchSize;
 use super::prepare::{Data, DataKey, DataSets, Planned, prepared};
 use super::request::{Report, Request};
 use super::{RunError, dense, knn, memory, policy};
-use crate::backbone::{Backbone, Counted, Placement};
+use crate::backbone::{Backbone, BackboneError, Counted, Placement};
 use crate::device;
+use crate::fault::Fault;
 use crate::progress::Reporter;
 use crate::resolve::Resolved;
+use crate::upload::Uploader;
 
 /// Where a command works.
 pub(super) struct Host<'a> {
     pub(super) request: &'a Request,
     pub(super) device: Device,
+    /// Takes images there.
+    pub(super) uploader: Uploader,
     pub(super) dtype: DType,
     pub(super) store: Store,
     pub(super) cache: PathBuf,
@@ -112,21 +119,32 @@ impl Host<'_> {
                 Err(error) => report.failed(&plan, error),
             }
         }
-        while let Some((plan, dir, key)) = waiting.pop_front() {
+        while let Some((mut plan, dir, key)) = waiting.pop_front() {
             let at = (Timestamp::now(), Instant::now());
             match data.get(&key) {
                 Some(Data::Images(data)) => {
-                    let stream = knn::stream(&plan);
-                    // What runs of the same stream need is made in the same pass of the encoder.
-                    let later = waiting.iter().map(|(plan, ..)| plan);
-                    let later: Vec<&RunPlan> =
-                        later.filter(|plan| knn::stream(plan) == stream).collect();
-                    let measured = dense::hold(dir.folder())
-                        .map_err(RunError::from)
-                        .and_then(|lock| Ok((knn::run(self, lazy, &plan, &later, data)?, lock)));
-                    let (measured, _held) = match measured {
-                        Ok((measured, held)) => (Ok(measured), Some(held)),
-                        Err(error) => (Err(error), None),
+                    let mut dir = dir;
+                    let (measured, _held) = loop {
+                        let stream = knn::stream(&plan);
+                        // What runs of the same stream need is made in the same pass of the encoder.
+                        let same = |plan: &RunPlan| knn::stream(plan) == stream;
+                        let later = waiting.iter().map(|(plan, ..)| plan);
+                        let later: Vec<&RunPlan> = later.filter(|plan| same(plan)).collect();
+                        let measured =
+                            dense::hold(dir.folder()).map_err(RunError::from).and_then(|lock| {
+                                Ok((knn::run(self, lazy, &plan, &later, data)?, lock))
+                            });
+                        match measured {
+                            Ok((measured, held)) => break (Ok(measured), Some(held)),
+                            Err(error) => {
+                                let later = waiting.iter_mut().map(|(plan, dir, _)| (plan, dir));
+                                let later = later.filter(|(plan, _)| same(plan));
+                                let runs = std::iter::once((&mut plan, &mut dir)).chain(later);
+                                if !self.halve(runs.collect(), &error)? {
+                                    break (Err(error), None);
+                                }
+                            }
+                        }
                     };
                     self.end(lazy, plan, &dir, measured, at, report)?;
                 }
@@ -189,6 +207,33 @@ impl Host<'_> {
         Ok(Begun::Started(dir))
     }
 
+    /// Halves the images at a time of runs that go through the encoder together, where the device had no
+    /// memory for them: whether they are to be tried again. Their plans say how many there were.
+    pub(super) fn halve(
+        &self,
+        runs: Vec<(&mut RunPlan, &mut RunDir)>,
+        error: &RunError,
+    ) -> Result<bool, RunError> {
+        let images = runs.first().map_or(0, |(plan, _)| plan.micro_batch);
+        if error.fault() != Some(Fault::Memory) || images < 2 {
+            return Ok(false);
+        }
+        self.uploader.release().map_err(BackboneError::Candle)?;
+        for (place, (plan, dir)) in runs.into_iter().enumerate() {
+            plan.micro_batch = images / 2;
+            *dir = self.store.begin(plan)?;
+            if place == 0 {
+                self.reporter.warn(format!(
+                    "{}: {} has no memory for {images} images at a time; it goes on with {}",
+                    label(plan),
+                    device::name(&self.device),
+                    images / 2
+                ));
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes a run's record, or notes why it failed; whether it is finished. A failure does not end
     /// the others.
     pub(super) fn end(
@@ -201,6 +246,7 @@ impl Host<'_> {
         report: &mut Report,
     ) -> Result<bool, RunError> {
         let label = label(&plan);
+        let measured = measured.map_err(|error| error.on(&self.device));
         let finished = measured.and_then(|measured| {
             let (outcome, rows) = self.outcome(lazy, measured, started, began);
             Ok(dir.finish(&outcome, &rows)?)
@@ -218,6 +264,10 @@ impl Host<'_> {
                 if let Err(unnoted) = noted {
                     self.reporter
                         .warn(format!("{label}: the failure could not be noted: {unnoted}"));
+                }
+                // Nothing that follows in this process would fare better.
+                if error.fault() == Some(Fault::Lost) {
+                    return Err(error);
                 }
                 report.failed(&plan, error);
                 Ok(false)
@@ -266,7 +316,12 @@ impl Host<'_> {
     }
 
     pub(super) fn batch_size(&self) -> BatchSize {
-        self.request.batch_size.unwrap_or(BatchSize::Images(memory::STANDARD))
+        // A GPU is idle with less than fits; a processor is not.
+        let standard = match self.uploader.is_beside() {
+            true => BatchSize::Auto,
+            false => BatchSize::Images(memory::STANDARD),
+        };
+        self.request.batch_size.unwrap_or(standard)
     }
 
     pub(super) fn workers(&self) -> usize {

@@ -11,6 +11,9 @@ use super::memory::{EncoderSize, ProbeSize};
 use super::request::Report;
 use super::session::{Host, Lazy, label};
 use super::{RunError, dense, memory};
+use crate::backbone::Backbone;
+use crate::device;
+use crate::fault::Fault;
 
 impl Host<'_> {
     /// The runs that train together, in order: as many as memory allows.
@@ -57,16 +60,71 @@ impl Host<'_> {
         streams
     }
 
-    /// Trains every dense head of one data set on one stream.
+    /// Trains every dense head of one data set on one stream; with half as many images at a time, and
+    /// from the last checkpoints on, where the device had no memory for them.
     pub(super) fn dense(
         &self,
         lazy: &Lazy<'_>,
         data: &dense::Opened,
-        images: usize,
-        runs: Vec<(RunPlan, RunDir)>,
+        mut images: usize,
+        mut runs: Vec<(RunPlan, RunDir)>,
         report: &mut Report,
     ) -> Result<(), RunError> {
         let at = (Timestamp::now(), Instant::now());
+        while !runs.is_empty() {
+            let results = match lazy.get(self) {
+                Ok(backbone) => self.train(backbone, data, images, &runs),
+                // What ends the stream ends each of its runs.
+                Err(error) => {
+                    let why = error.to_string();
+                    let rest = (1..runs.len()).map(|_| Err(RunError::Stream(why.clone())));
+                    std::iter::once(Err(error)).chain(rest).collect()
+                }
+            };
+            let short = |error: &RunError| error.fault() == Some(Fault::Memory);
+            let error = results.iter().filter_map(|result| result.as_ref().err());
+            let error = error.filter(|error| short(error)).map(ToString::to_string).next();
+            let mut again = Vec::new();
+            let mut interrupted = false;
+            for ((plan, dir), result) in runs.into_iter().zip(results) {
+                match result {
+                    Err(RunError::Interrupted) => interrupted = true,
+                    Err(failed)
+                        if error.is_some()
+                            && images > 1
+                            && (short(&failed) || matches!(failed, RunError::Stream(_))) =>
+                    {
+                        again.push((plan, dir));
+                    }
+                    result => {
+                        let measured = result.map(|trained| dense::measured(trained, data));
+                        if self.end(lazy, plan, &dir, measured, at, report)? {
+                            self.clear(dir.folder());
+                        }
+                    }
+                }
+            }
+            if interrupted {
+                return Err(RunError::Interrupted);
+            }
+            if let Some(why) = error.filter(|_| !again.is_empty()) {
+                let device = device::name(&self.device);
+                let halved = again.iter_mut().map(|(plan, dir)| (plan, dir)).collect();
+                self.halve(halved, &RunError::OutOfMemory { device, why })?;
+                images /= 2;
+            }
+            runs = again;
+        }
+        Ok(())
+    }
+
+    fn train(
+        &self,
+        backbone: &dyn Backbone,
+        data: &dense::Opened,
+        images: usize,
+        runs: &[(RunPlan, RunDir)],
+    ) -> Vec<Result<dense::Trained, RunError>> {
         let plans: Vec<_> = runs
             .iter()
             .filter_map(|(plan, dir)| match &plan.protocol.stages {
@@ -74,49 +132,19 @@ impl Host<'_> {
                 Stages::Knn(_) | Stages::Policy(_) => None,
             })
             .collect();
-        let trained = lazy.get(self).map(|backbone| {
-            let stream = dense::Stream {
-                backbone,
-                device: &self.device,
-                dtype: self.dtype,
-                data,
-                micro_batch: images,
-                workers: self.workers(),
-                head_weights: self.request.head_weights.as_deref(),
-                cache: dense::Cache { folder: &self.cache, limit: self.request.kept_bytes },
-                pictures: self.request.pictures,
-                reporter: self.reporter,
-            };
-            dense::run(&stream, &plans)
-        });
-        match trained {
-            Ok(results) => {
-                let mut interrupted = false;
-                for ((plan, dir), result) in runs.into_iter().zip(results) {
-                    if matches!(result, Err(RunError::Interrupted)) {
-                        interrupted = true;
-                        continue;
-                    }
-                    let measured = result.map(|trained| dense::measured(trained, data));
-                    if self.end(lazy, plan, &dir, measured, at, report)? {
-                        self.clear(dir.folder());
-                    }
-                }
-                if interrupted {
-                    return Err(RunError::Interrupted);
-                }
-            }
-            // What ends the stream ends each of its runs.
-            Err(error) => {
-                let why = error.to_string();
-                let mut first = Some(error);
-                for (plan, dir) in runs {
-                    let shared = || RunError::Stream(why.clone());
-                    let error = first.take().unwrap_or_else(shared);
-                    self.end(lazy, plan, &dir, Err(error), at, report)?;
-                }
-            }
-        }
-        Ok(())
+        let stream = dense::Stream {
+            backbone,
+            device: &self.device,
+            uploader: &self.uploader,
+            dtype: self.dtype,
+            data,
+            micro_batch: images,
+            workers: self.workers(),
+            head_weights: self.request.head_weights.as_deref(),
+            cache: dense::Cache { folder: &self.cache, limit: self.request.kept_bytes },
+            pictures: self.request.pictures,
+            reporter: self.reporter,
+        };
+        dense::run(&stream, &plans)
     }
 }

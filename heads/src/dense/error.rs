@@ -61,8 +61,9 @@ pub enum HeadError {
         /// Outputs of the head.
         found: usize,
     },
-    /// A loss or gradient that is NaN or infinite. The probe is as it was before the step.
-    #[error("step {step}: the {quantity} is {value}; the probe is left as before this step")]
+    /// A loss or gradient that is NaN or infinite. The probe is as it was before the step, unless the
+    /// step was deferred.
+    #[error("step {step}: the {quantity} is {value}")]
     NonFinite {
         /// Index of the step that was not taken.
         step: u64,

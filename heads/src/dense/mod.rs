@@ -61,7 +61,7 @@ pub use head::{
 pub use input::assemble;
 pub use loss::{Loss, Targets, loss, outputs, prediction};
 pub use memory::TrainingMemory;
-pub use probe::{Probe, StepReport};
+pub use probe::{Deferred, Probe, StepReport};
 pub use schedule::Schedule;
 pub(crate) use weights::{Builder, Initial, Source, check_shape};
 pub use weights::{Draw, Variable};

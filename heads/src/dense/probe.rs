@@ -21,12 +21,15 @@ pub struct Probe {
     step: u64,
     /// Samples that go through the head at a time; all of a batch if none.
     samples: Option<usize>,
+    /// Whether the last step changed all that it changes.
+    whole: bool,
 }
 
 /// Gradients of a batch's loss.
 #[derive(Default)]
 struct Backward {
-    loss: Option<f64>,
+    /// The loss is their sum; none without a valid pixel.
+    losses: Vec<Tensor>,
     skipped: Vec<usize>,
     /// By parameter.
     gradients: Vec<Option<Tensor>>,
@@ -45,6 +48,47 @@ pub struct StepReport {
     pub grad_norm: Option<f64>,
     /// Loss groups without a valid pixel, left out of the mean.
     pub skipped_groups: Vec<usize>,
+}
+
+/// A step that was taken and whose loss and gradients nobody has looked at: they are on the device.
+#[derive(Debug)]
+pub struct Deferred {
+    step: u64,
+    rate: f64,
+    skipped: Vec<usize>,
+    /// Of how many parts the loss is the sum.
+    parts: usize,
+    /// The losses of the parts, then the squared norms of the parameters' gradients, `[n]` f32.
+    values: Option<Tensor>,
+}
+
+impl Deferred {
+    /// What is to be read back for [`Deferred::report`], `[n]` f32 on the device; none if no pixel of
+    /// the batch was valid.
+    pub fn values(&self) -> Option<&Tensor> {
+        self.values.as_ref()
+    }
+
+    /// Loss groups without a valid pixel.
+    pub fn skipped_groups(&self) -> usize {
+        self.skipped.len()
+    }
+
+    /// What the step came to, given its values.
+    ///
+    /// # Errors
+    /// [`HeadError::NonFinite`] if the loss or the gradient is NaN or infinite: the probe is of no use
+    /// any more.
+    pub fn report(self, values: &[f32]) -> Result<StepReport, HeadError> {
+        let Self { step, rate, skipped, parts, values: there } = self;
+        let mut report = StepReport { loss: None, rate, grad_norm: None, skipped_groups: skipped };
+        if there.is_some() {
+            let (losses, squares) = values.split_at(parts.min(values.len()));
+            report.loss = Some(finite(step, "loss", sum(losses))?);
+            report.grad_norm = Some(finite(step, "gradient norm", sum(squares).sqrt())?);
+        }
+        Ok(report)
+    }
 }
 
 const STEP: &str = "step";
@@ -73,6 +117,7 @@ impl Probe {
             schedule: Schedule::of(training, steps),
             step: 0,
             samples: None,
+            whole: true,
         })
     }
 
@@ -98,19 +143,67 @@ impl Probe {
         targets: &Targets,
     ) -> Result<StepReport, HeadError> {
         let rate = self.schedule.rate(self.step);
-        let Backward { loss, skipped, gradients, statistics } = self.backward(taps, targets)?;
-        let mut report = StepReport { loss: None, rate, grad_norm: None, skipped_groups: skipped };
-        if let Some(loss) = loss {
-            report.loss = Some(self.finite("loss", loss)?);
-            let norm = gradient_norm(&gradients)?;
-            report.grad_norm = Some(self.finite("gradient norm", norm)?);
-            self.optimiser.step(self.head.parameters(), &gradients, rate)?;
-            for (statistic, moved) in self.head.statistics().iter().zip(&statistics) {
-                statistic.var.set(moved)?;
-            }
+        let made = self.backward(taps, targets)?;
+        let mut report =
+            StepReport { loss: None, rate, grad_norm: None, skipped_groups: made.skipped.clone() };
+        if !made.losses.is_empty() {
+            let losses: Vec<f32> =
+                made.losses.iter().map(Tensor::to_scalar).collect::<candle_core::Result<_>>()?;
+            report.loss = Some(finite(self.step, "loss", sum(&losses))?);
+            let squares = squares(&made.gradients)?.map(|squares| squares.to_vec1::<f32>());
+            let norm = sum(&squares.transpose()?.unwrap_or_default()).sqrt();
+            report.grad_norm = Some(finite(self.step, "gradient norm", norm)?);
+            self.apply(&made, rate)?;
         }
         self.step += 1;
         Ok(report)
+    }
+
+    /// The same step without looking at what it came to, so that the host does not wait for the device:
+    /// a loss or gradient that is not finite is found by [`Deferred::report`], and the probe is spoilt
+    /// by then.
+    ///
+    /// # Errors
+    /// If the features or targets do not fit; the probe is then as it was before.
+    pub fn train_step_deferred(
+        &mut self,
+        taps: &[Tensor],
+        targets: &Targets,
+    ) -> Result<Deferred, HeadError> {
+        let (step, rate) = (self.step, self.schedule.rate(self.step));
+        let made = self.backward(taps, targets)?;
+        let mut deferred = Deferred {
+            step,
+            rate,
+            skipped: made.skipped.clone(),
+            parts: made.losses.len(),
+            values: None,
+        };
+        if !made.losses.is_empty() {
+            let losses = made.losses.iter().map(|loss| loss.detach().reshape(1));
+            let mut values = losses.collect::<candle_core::Result<Vec<_>>>()?;
+            values.extend(squares(&made.gradients)?);
+            deferred.values = Some(Tensor::cat(&values, 0)?);
+            self.apply(&made, rate)?;
+        }
+        self.step += 1;
+        Ok(deferred)
+    }
+
+    fn apply(&mut self, made: &Backward, rate: f64) -> Result<(), HeadError> {
+        self.whole = false;
+        self.optimiser.step(self.head.parameters(), &made.gradients, rate)?;
+        for (statistic, moved) in self.head.statistics().iter().zip(&made.statistics) {
+            statistic.var.set(moved)?;
+        }
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Whether the probe is as its last step left it. A step that failed half-way, as where a device has
+    /// no memory left, leaves some parameters moved and some not: such a probe is not to be saved.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     fn backward(&self, taps: &[Tensor], targets: &Targets) -> Result<Backward, HeadError> {
@@ -169,18 +262,10 @@ impl Probe {
             return Ok(Backward { skipped, statistics, ..Backward::default() });
         };
         let value = if share == 1.0 { value } else { (value * share)? };
-        let loss = Some(f64::from(value.to_scalar::<f32>()?));
         let store = value.backward()?;
         let gradient = |parameter: &Variable| store.get(parameter.var.as_tensor()).cloned();
         let gradients = self.head.parameters().iter().map(gradient).collect();
-        Ok(Backward { loss, skipped, gradients, statistics })
-    }
-
-    fn finite(&self, quantity: &'static str, value: f64) -> Result<f64, HeadError> {
-        if value.is_finite() {
-            return Ok(value);
-        }
-        Err(HeadError::NonFinite { step: self.step, quantity, value })
+        Ok(Backward { losses: vec![value.detach()], skipped, gradients, statistics })
     }
 
     /// What sliding windows sum, at `size` = (H, W), in evaluation mode: depth in metres
@@ -235,6 +320,7 @@ impl Probe {
         }
         self.optimiser = optimiser;
         self.step = step;
+        self.whole = true;
         Ok(())
     }
 
@@ -266,10 +352,7 @@ impl Backward {
     /// Adds the part that begins with group `first`.
     fn add(&mut self, part: Self, first: usize) -> candle_core::Result<()> {
         self.skipped.extend(part.skipped.into_iter().map(|group| first + group));
-        self.loss = match (self.loss, part.loss) {
-            (Some(sum), Some(more)) => Some(sum + more),
-            (sum, more) => sum.or(more),
-        };
+        self.losses.extend(part.losses);
         if self.gradients.is_empty() {
             self.gradients = part.gradients;
             return Ok(());
@@ -284,16 +367,27 @@ impl Backward {
     }
 }
 
-/// L2 norm over all gradients; squares are summed in f32 by parameter and in f64 over them.
-fn gradient_norm(gradients: &[Option<Tensor>]) -> candle_core::Result<f64> {
+/// Squared L2 norm of each parameter's gradient, `[n]` f32; none without gradients.
+fn squares(gradients: &[Option<Tensor>]) -> candle_core::Result<Option<Tensor>> {
     let sums: Vec<Tensor> = gradients
         .iter()
         .flatten()
         .map(|gradient| gradient.contiguous()?.sqr()?.sum_all())
         .collect::<candle_core::Result<_>>()?;
     if sums.is_empty() {
-        return Ok(0.0);
+        return Ok(None);
     }
-    let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
-    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+    Tensor::stack(&sums, 0).map(Some)
+}
+
+/// In f64.
+fn sum(values: &[f32]) -> f64 {
+    values.iter().copied().map(f64::from).sum()
+}
+
+fn finite(step: u64, quantity: &'static str, value: f64) -> Result<f64, HeadError> {
+    if value.is_finite() {
+        return Ok(value);
+    }
+    Err(HeadError::NonFinite { step, quantity, value })
 }

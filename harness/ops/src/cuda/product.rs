@@ -8,7 +8,7 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublaslt::result::{self, CublasError};
 use candle_core::cuda_backend::cudarc::cublaslt::sys;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DevicePtrMut};
-use candle_core::{DType, Error, Result, Tensor, bail};
+use candle_core::{DType, Error, Result, Tensor};
 
 use crate::cuda::launch::{Input, Output, device};
 

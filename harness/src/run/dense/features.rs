@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use heads::dense::assemble;
 use schema::{DenseFeatureStage, DenseProtocol, HeadStage};
 
 use crate::backbone::{Backbone, BackboneError, Wanted};
 use crate::run::RunError;
+use crate::upload::{Intake, Pixels, Uploader};
 
 /// An encoder and how it is run.
 pub(super) struct Encoder<'a> {
     pub(super) backbone: &'a dyn Backbone,
-    pub(super) device: &'a Device,
     /// Union of the probes' taps, with the type that keeps all a probe sees of them.
     pub(super) blocks: BTreeMap<usize, DType>,
     /// How heads' inputs are made of each block's tokens.
@@ -59,14 +59,12 @@ impl<'a> Encoder<'a> {
     /// The encoder of probes that share a stream; `dtype` is their autocast type.
     pub(super) fn of<'p>(
         backbone: &'a dyn Backbone,
-        device: &'a Device,
         dtype: DType,
         micro_batch: usize,
         protocols: impl Iterator<Item = &'p DenseProtocol>,
     ) -> Self {
         let mut encoder = Self {
             backbone,
-            device,
             blocks: BTreeMap::new(),
             recipes: BTreeSet::new(),
             summary: false,
@@ -92,10 +90,12 @@ impl<'a> Encoder<'a> {
         encoder
     }
 
-    /// Encodes normalised images, each `[3, side, side]`, in passes of `micro_batch`.
-    pub(super) fn encode(&self, images: &[Vec<f32>]) -> Result<Taps, RunError> {
+    /// Encodes images of `side` x `side` pixels in passes of `micro_batch`.
+    pub(super) fn encode(&self, images: &[Pixels], intake: &Intake<'_>) -> Result<Taps, RunError> {
         let mut parts: BTreeMap<(usize, Recipe), Vec<Tensor>> = BTreeMap::new();
         for images in images.chunks(self.micro_batch) {
+            let images = intake.batch(images, (self.side, self.side));
+            let images = &images.map_err(BackboneError::Candle)?;
             for (tap, part) in self.taps(&self.tokens(images)?)? {
                 parts.entry(tap).or_default().push(part);
             }
@@ -114,14 +114,11 @@ impl<'a> Encoder<'a> {
         self.recipes.iter().map(tap).collect()
     }
 
-    /// Encodes images, each `[3, side, side]`, in one pass.
-    pub(super) fn tokens(&self, images: &[Vec<f32>]) -> Result<TokensByBlock, RunError> {
-        let shape = (images.len(), 3, self.side, self.side);
-        let images = Tensor::from_vec(images.concat(), shape, self.device);
-        let images = images.map_err(BackboneError::Candle)?;
+    /// Encodes normalised images `[B, 3, side, side]` in one pass.
+    pub(super) fn tokens(&self, images: &Tensor) -> Result<TokensByBlock, RunError> {
         let wanted = Wanted { patches_norm: true, summary_norm: self.summary, ..Wanted::default() };
         let blocks: Vec<usize> = self.blocks.keys().copied().collect();
-        let taps = self.backbone.forward(&images, &blocks, wanted)?;
+        let taps = self.backbone.forward(images, &blocks, wanted)?;
         let tokens = taps.into_iter().map(|tap| {
             let (Some(patches), Some(grid)) = (tap.patches_norm, tap.grid) else {
                 return Err(BackboneError::NoTokens("patch tokens".to_owned()).into());
@@ -144,9 +141,14 @@ impl Tokens {
         Ok(assemble(&self.patches, summary.as_ref(), self.grid)?)
     }
 
-    /// The tokens of `len` images from `start` on, on `device`.
-    pub(super) fn part(&self, start: usize, len: usize, device: &Device) -> Result<Self, RunError> {
-        let part = |x: &Tensor| x.narrow(0, start, len)?.to_device(device);
+    /// The tokens of `len` images from `start` on, on the device.
+    pub(super) fn part(
+        &self,
+        start: usize,
+        len: usize,
+        uploader: &Uploader,
+    ) -> Result<Self, RunError> {
+        let part = |x: &Tensor| uploader.tensor(&x.narrow(0, start, len)?);
         let patches = part(&self.patches).map_err(BackboneError::Candle)?;
         let summary = self.summary.as_ref().map(part).transpose().map_err(BackboneError::Candle)?;
         Ok(Self { patches, summary, grid: self.grid })

@@ -22,6 +22,7 @@ use crate::backbone::Placement;
 use crate::progress::{Reporter, Verbosity};
 use crate::resolve::{Resolver, SourceOptions};
 use crate::run::Settings;
+use crate::upload::Uploader;
 
 const DEVICE: Device = Device::Cpu;
 const HEADS: [&str; 2] = ["linear", "dpt"];
@@ -62,7 +63,12 @@ impl Golden {
 
     /// Validates the first image of a set with both heads at each of `kinds`, all in one pass: by head,
     /// then by kind. With the number of windows of every image.
-    fn validate(&self, set: &str, kinds: &[&str]) -> (Vec<Validation>, Vec<usize>) {
+    fn validate(
+        &self,
+        set: &str,
+        kinds: &[&str],
+        uploader: &Uploader,
+    ) -> (Vec<Validation>, Vec<usize>) {
         let data = opened(set);
         let reporter = Reporter::new(Verbosity::Quiet);
         let options = SourceOptions { offline: true, ..SourceOptions::default() };
@@ -102,13 +108,28 @@ impl Golden {
             kept: None,
             pictured: &[0],
             workers: 2,
+            uploader,
             reporter: &reporter,
         };
-        let encoder = Encoder::of(&*backbone, &DEVICE, DType::F32, MICRO_BATCH, protocols.iter());
+        let encoder = Encoder::of(&*backbone, DType::F32, MICRO_BATCH, protocols.iter());
         let probes: Vec<_> = probes.iter().map(|(probe, protocol)| (probe, *protocol)).collect();
         let found = validator.validate(&encoder, &probes).unwrap();
         (found.into_iter().map(Result::unwrap).collect(), counts)
     }
+}
+
+fn host() -> Uploader {
+    Uploader::new(&DEVICE).unwrap()
+}
+
+/// Whether the path of a device beside the host came to the same: metrics, rows and maps, to the bit.
+fn alike(host: &[Validation], beside: &[Validation]) -> bool {
+    let same = |(a, b): (&Validation, &Validation)| {
+        a.rows == b.rows
+            && a.maps == b.maps
+            && format!("{:?}", a.metrics) == format!("{:?}", b.metrics)
+    };
+    host.len() == beside.len() && host.iter().zip(beside).all(same)
 }
 
 fn opened(set: &str) -> Opened {
@@ -135,7 +156,9 @@ fn opened(set: &str) -> Opened {
 fn depth_by_sliding_window_is_the_authors_to_a_millimetre() {
     let golden = Golden::read();
     for set in ["nyuv2", "kitti"] {
-        let (validations, windows) = golden.validate(set, &["final"]);
+        let (validations, windows) = golden.validate(set, &["final"], &host());
+        let (beside, _) = golden.validate(set, &["final"], &Uploader::beside());
+        assert!(alike(&validations, &beside), "{set}");
         for (head, validation) in HEADS.into_iter().zip(&validations) {
             let Some(Target::Depth(map)) = validation.maps.get(&0) else { panic!("{set}/{head}") };
             let expected = &golden.tensors[&format!("{set}.{head}.val0.prediction_sub8")];
@@ -167,7 +190,9 @@ fn depth_by_sliding_window_is_the_authors_to_a_millimetre() {
 fn labels_by_sliding_window_are_the_authors() {
     let golden = Golden::read();
     let kinds = ["init", "final", "fitted"];
-    let (validations, _) = golden.validate("ade20k", &kinds);
+    let (validations, _) = golden.validate("ade20k", &kinds, &host());
+    let (beside, _) = golden.validate("ade20k", &kinds[1..2], &Uploader::beside());
+    assert!(alike(&validations[1..2], &beside[..1]) && alike(&validations[4..5], &beside[1..]));
     let cells = HEADS.iter().flat_map(|head| kinds.map(|kind| (head, kind)));
     for ((head, kind), validation) in cells.zip(&validations) {
         let what = format!("ade20k/{head} {kind}");

@@ -10,13 +10,16 @@ mod features;
 #[cfg(test)]
 mod golden;
 mod kept;
+mod merge;
 mod pictures;
 mod protocol;
 mod runner;
 mod score;
+mod step;
 #[cfg(test)]
 mod tests;
 mod train;
+mod trial;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -50,6 +53,7 @@ pub(super) use features::Recipe;
 pub(super) use kept::Cache;
 pub(super) use runner::Trained;
 pub(super) use train::{Stream, run};
+pub(crate) use trial::{Placed, Trial};
 use windows::Windows;
 
 /// A data set ready to train on.

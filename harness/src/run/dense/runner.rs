@@ -15,6 +15,7 @@ use tasks::random;
 use super::checkpoint::{self, Progress, Spent};
 use super::pictures;
 use super::score::Validation;
+use super::step::Taken;
 use super::steps;
 use super::train::Stream;
 use crate::run::RunError;
@@ -40,6 +41,8 @@ pub(super) struct Runner<'a> {
     written: Option<u64>,
     pub(super) probe: Probe,
     pub(super) progress: Progress,
+    /// Steps that were taken and that nobody has looked at.
+    pub(super) taken: Vec<Taken>,
     /// Steps of one epoch.
     pub(super) epoch: u64,
     /// Of the newest validation in this process,
@@ -86,10 +89,21 @@ impl<'a> Runner<'a> {
     pub(super) fn note(&mut self, report: &StepReport) {
         self.progress.step += 1;
         self.progress.skipped_groups += report.skipped_groups.len();
-        if let Some(loss) = report.loss {
+        self.note_loss(report.loss);
+    }
+
+    pub(super) fn note_loss(&mut self, loss: Option<f64>) {
+        if let Some(loss) = loss {
             let (sum, count) = self.progress.losses;
             self.progress.losses = (sum + loss, count + 1);
         }
+    }
+
+    /// Takes a step whose loss will be looked at later.
+    pub(super) fn take_step(&mut self, taken: Taken) {
+        self.progress.step += 1;
+        self.progress.skipped_groups += taken.skipped_groups();
+        self.taken.push(taken);
     }
 
     /// This epoch's mean loss so far and the rate of the next step, for showing.
@@ -133,9 +147,11 @@ impl<'a> Runner<'a> {
         metrics
     }
 
-    /// Writes a checkpoint, unless the newest one is of this step.
+    /// Writes a checkpoint, unless the newest one is of this step, or the probe is not known to be sound:
+    /// a step failed half-way, or nobody could look at the last ones.
     pub(super) fn checkpoint(&mut self) -> Result<(), RunError> {
-        if self.written == Some(self.progress.step) {
+        let sound = self.taken.is_empty() && self.probe.is_whole();
+        if self.written == Some(self.progress.step) || !sound {
             return Ok(());
         }
         self.write()
@@ -239,7 +255,18 @@ impl<'a> Runner<'a> {
                 progress.environment = now;
             }
         }
-        let (rows, maps) = (None, BTreeMap::new());
-        Ok(Self { protocol, dir, label, _lock: lock, written, probe, progress, epoch, rows, maps })
+        Ok(Self {
+            protocol,
+            dir,
+            label,
+            _lock: lock,
+            written,
+            probe,
+            progress,
+            taken: Vec::new(),
+            epoch,
+            rows: None,
+            maps: BTreeMap::new(),
+        })
     }
 }

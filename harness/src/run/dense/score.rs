@@ -22,6 +22,7 @@ pub(super) struct Validation {
 }
 
 /// Sums of window predictions over an image.
+#[derive(Debug, PartialEq)]
 pub(super) struct Canvas {
     /// `[channels, height, width]`.
     sums: Vec<f32>,
@@ -40,19 +41,30 @@ impl Canvas {
     pub(super) fn add(&mut self, place: &Window, predicted: &[f32], side: usize) {
         let (height, width) = self.size;
         let (from, pixels) = (place.top * width + place.left, height * width);
-        let rows = |canvas: &mut [f32], add: &dyn Fn(usize, &mut [f32])| {
-            for row in 0..place.height {
-                add(row, &mut canvas[from + row * width..][..place.width]);
-            }
-        };
         let channels = self.sums.par_chunks_mut(pixels).zip(predicted.par_chunks(side * side));
         channels.for_each(|(sums, predicted)| {
-            rows(sums, &|row, sums| {
+            for row in 0..place.height {
+                let sums = &mut sums[from + row * width..][..place.width];
                 let more = &predicted[row * side..][..place.width];
                 sums.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
-            });
+            }
         });
-        rows(&mut self.counts, &|_, counts| counts.iter_mut().for_each(|count| *count += 1.0));
+        self.count(place);
+    }
+
+    /// A canvas of merged windows: their sums `[channels, height, width]`, and where they are.
+    pub(super) fn of(sums: Vec<f32>, places: &[Window], size: (usize, usize)) -> Self {
+        let mut canvas = Self { sums, counts: vec![0.0; size.0 * size.1], size };
+        places.iter().for_each(|place| canvas.count(place));
+        canvas
+    }
+
+    fn count(&mut self, place: &Window) {
+        let width = self.size.1;
+        for row in place.top..place.top + place.height {
+            let counts = &mut self.counts[row * width + place.left..][..place.width];
+            counts.iter_mut().for_each(|count| *count += 1.0);
+        }
     }
 
     /// Whether every window's prediction was finite. A softmax is not if any of its classes is not.
@@ -85,6 +97,37 @@ impl Canvas {
             }
         });
         shaped(self.size, labels)
+    }
+}
+
+/// What was predicted for an image.
+pub(super) enum Predicted {
+    /// Sums of its windows.
+    Sums(Canvas),
+    /// The class of every pixel, and whether every window's prediction was finite.
+    Labels(Array2<u8>, bool),
+}
+
+impl Predicted {
+    fn is_finite(&self) -> bool {
+        match self {
+            Self::Sums(canvas) => canvas.is_finite(),
+            Self::Labels(_, finite) => *finite,
+        }
+    }
+
+    fn depth(self) -> Result<Array2<f32>, RunError> {
+        match self {
+            Self::Sums(canvas) => canvas.depth(),
+            Self::Labels(..) => Err(kinds("depth")),
+        }
+    }
+
+    pub(super) fn labels(self) -> Result<Array2<u8>, RunError> {
+        match self {
+            Self::Sums(canvas) => canvas.labels(),
+            Self::Labels(map, _) => Ok(map),
+        }
     }
 }
 
@@ -121,30 +164,31 @@ impl<'a> Score<'a> {
         Self { protocol, rows, maps: BTreeMap::new() }
     }
 
-    pub(super) fn canvas(&self, size: (usize, usize)) -> Canvas {
-        Canvas::new(outputs(&self.protocol.objective), size)
+    /// Sums of windows are of so many channels.
+    pub(super) fn channels(&self) -> usize {
+        outputs(&self.protocol.objective)
     }
 
-    /// Scores a merged image: its path, what was predicted, what was to be.
+    /// Scores an image: its path, what was predicted, what was to be.
     pub(super) fn score(
         &self,
         path: &str,
-        canvas: Canvas,
+        predicted: Predicted,
         target: &Target,
     ) -> Result<Scored, RunError> {
-        if !canvas.is_finite() {
+        if !predicted.is_finite() {
             return Err(RunError::NotFinite { image: path.to_owned() });
         }
         let path = path.to_owned();
         match (target, &self.protocol.objective) {
             (Target::Depth(target), Objective::Depth { min, max }) => {
-                let map = canvas.depth()?;
+                let map = predicted.depth()?;
                 let least = self.protocol.evaluation.min_valid;
                 let metrics = depth_metrics(map.view(), target.view(), (*min, *max), least);
                 Ok(Scored { row: Row::Depth(DepthRow { path, metrics }), map: Target::Depth(map) })
             }
             (Target::Labels(target), Objective::Segmentation { classes, ignore }) => {
-                let map = canvas.labels()?;
+                let map = predicted.labels()?;
                 let counts = ClassCounts::of(map.view(), target.view(), *classes, *ignore)?;
                 let ClassCounts { intersection, predicted, target } = counts;
                 let row = SegmentationRow { path, intersection, predicted, target };
@@ -199,7 +243,7 @@ impl<'a> Score<'a> {
     }
 }
 
-fn shaped<T>(size: (usize, usize), values: Vec<T>) -> Result<Array2<T>, RunError> {
+pub(super) fn shaped<T>(size: (usize, usize), values: Vec<T>) -> Result<Array2<T>, RunError> {
     Array2::from_shape_vec(size, values).map_err(|e| {
         BackboneError::Candle(candle_core::Error::Msg(format!("a map of another size: {e}"))).into()
     })

@@ -18,6 +18,7 @@ use crate::backbone::{Backbone, BackboneError, Dimensions, Placement, Tap, Wante
 use crate::progress::{Reporter, Verbosity};
 use crate::resolve::{Resolved, Resolver, SourceOptions};
 use crate::run::Settings;
+use crate::upload::Uploader;
 
 const DEVICE: Device = Device::Cpu;
 const EPOCHS: usize = 3;
@@ -27,6 +28,7 @@ struct World {
     folder: tempfile::TempDir,
     data: Opened,
     resolved: Resolved,
+    uploader: Uploader,
     reporter: Reporter,
 }
 
@@ -95,7 +97,8 @@ impl World {
         let options = SourceOptions { offline: true, ..SourceOptions::default() };
         let resolver = Resolver::new(options, &reporter).unwrap();
         let resolved = resolver.resolve(golden.to_str().unwrap()).unwrap();
-        Self { folder, data, resolved, reporter }
+        let uploader = Uploader::new(&DEVICE).unwrap();
+        Self { folder, data, resolved, uploader, reporter }
     }
 
     fn backbone(&self, dtype: DType) -> Box<dyn Backbone> {
@@ -161,6 +164,7 @@ impl World {
         Stream {
             backbone,
             device: &DEVICE,
+            uploader: &self.uploader,
             dtype,
             data: &self.data,
             micro_batch: 3,
@@ -266,6 +270,33 @@ fn four_probes_share_a_stream_as_if_alone_though_one_diverges_and_one_resumes() 
     }
 }
 
+/// The path of a device beside the host, taken on the CPU: losses are looked at once an epoch, when all
+/// steps of one that diverged are taken, images travel as bytes, windows are merged there.
+#[test]
+fn a_device_beside_the_host_comes_to_the_same() {
+    let world = World::new();
+    let backbone = world.backbone(DType::F32);
+    let plans = world.four();
+    let host = world.run(&world.stream(&*backbone, DType::F32, 1 << 30), "host", &plans);
+    fs::remove_dir_all(world.out("windows-v2")).unwrap();
+    let beside = Uploader::beside();
+    let stream = Stream { uploader: &beside, ..world.stream(&*backbone, DType::F32, 1 << 30) };
+    assert_eq!(world.run(&stream, "beside", &plans), host);
+    assert!(
+        host[2].result.as_ref().unwrap_err().contains("step 1: the loss is NaN"),
+        "{:?}",
+        host[2].result
+    );
+    // With windows encoded once and read from disk; and stopped in an epoch, with steps not looked at.
+    assert!(bytes(&world.out("windows-v2")) > 0);
+    let failing = Failing { backbone: &*backbone, left: AtomicUsize::new(13) };
+    let failing = Stream { uploader: &beside, ..world.stream(&failing, DType::F32, 0) };
+    let stopped = world.run(&failing, "resumed", &plans[3..]);
+    assert!(stopped[0].result.as_ref().unwrap_err().contains("failing"));
+    let resumed = world.run(&stream, "resumed", &plans[3..]);
+    assert_eq!(resumed[0], host[3]);
+}
+
 #[test]
 fn kept_validation_features_change_nothing() {
     let world = World::new();
@@ -319,7 +350,7 @@ fn what_a_linear_head_reads_is_kept_whole_and_the_rest_as_a_dpt_rounds_it() {
             })
             .collect();
         assert!(matches!(protocols[0].head, HeadStage::Dpt { .. } | HeadStage::Linear { .. }));
-        super::features::Encoder::of(&*backbone, &DEVICE, DType::BF16, 3, protocols.iter()).blocks
+        super::features::Encoder::of(&*backbone, DType::BF16, 3, protocols.iter()).blocks
     };
     let (half, full) = (DType::BF16, DType::F32);
     assert_eq!(of(&["dpt"]), BTreeMap::from([(1, half), (3, half), (5, half), (7, half)]));

@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
-use heads::dense::{HeadError, Targets};
+use candle_core::{DType, Device};
 use results::RunDir;
 use schema::{DenseProtocol, RunPlan};
-use tasks::dense::{self, DenseError, Draws, EpochOrder, Target, normalise_into, train_sample};
+use tasks::dense::{self, DenseError, Draws, EpochOrder, normalise_into, train_sample};
 
 use super::Opened;
 use super::evaluate::Validator;
-use super::features::{Encoder, Taps, taps_of};
+use super::features::Encoder;
 use super::kept::{Cache, Kept};
 use super::pictures;
 use super::runner::{Runner, Trained};
 use super::score::Validation;
+use super::step::{Batch, Crop};
 use super::windows::Windows;
 use crate::backbone::{Backbone, BackboneError};
 use crate::device;
@@ -23,6 +23,7 @@ use crate::interrupt;
 use crate::progress::{Bar, Reporter};
 use crate::run::RunError;
 use crate::stream::{READAHEAD, ordered};
+use crate::upload::{Intake, Uploader};
 
 /// A checkpoint is written at the end of every epoch and, within one, at least this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
@@ -31,6 +32,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
 pub(in crate::run) struct Stream<'a> {
     pub(in crate::run) backbone: &'a dyn Backbone,
     pub(in crate::run) device: &'a Device,
+    pub(in crate::run) uploader: &'a Uploader,
     pub(in crate::run) dtype: DType,
     pub(in crate::run) data: &'a Opened,
     /// Images that go through the encoder, and through a head that allows it, at a time.
@@ -52,22 +54,22 @@ struct Ground<'a> {
 }
 
 /// A probe's place in a stream: its run, or why it left.
-struct Slot<'a> {
+pub(super) struct Slot<'a> {
     dir: &'a RunDir,
     runner: Result<Runner<'a>, RunError>,
 }
 
 impl<'a> Slot<'a> {
-    fn live(&self) -> Option<&Runner<'a>> {
+    pub(super) fn live(&self) -> Option<&Runner<'a>> {
         self.runner.as_ref().ok()
     }
 
-    fn live_mut(&mut self) -> Option<&mut Runner<'a>> {
+    pub(super) fn live_mut(&mut self) -> Option<&mut Runner<'a>> {
         self.runner.as_mut().ok()
     }
 
     /// The probe leaves; the others go on.
-    fn leave(&mut self, error: RunError) {
+    pub(super) fn leave(&mut self, error: RunError) {
         note(self.dir, &error);
         self.runner = Err(error);
     }
@@ -197,6 +199,7 @@ impl<'s> Stream<'s> {
             kept: ground.kept.as_ref(),
             pictured: &ground.pictured,
             workers: self.workers,
+            uploader: self.uploader,
             reporter: self.reporter,
         };
         let results = validator.validate(&encoder, &probes)?;
@@ -219,7 +222,7 @@ impl<'s> Stream<'s> {
     }
 
     fn encoder<'p>(&self, protocols: impl Iterator<Item = &'p DenseProtocol>) -> Encoder<'s> {
-        Encoder::of(self.backbone, self.device, self.dtype, self.micro_batch, protocols)
+        Encoder::of(self.backbone, self.dtype, self.micro_batch, protocols)
     }
 
     /// Steps `from..to`, within one epoch, for every probe that is at the step's index.
@@ -236,7 +239,11 @@ impl<'s> Stream<'s> {
         let draws = Draws::new(seed, name);
         let indices: Vec<usize> =
             (from..to).filter_map(|g| order.step((g % steps) as usize)).flatten().collect();
-        let files = self.data.set.train.files();
+        let (files, form) = (self.data.set.train.files(), self.data.form);
+        let intake = Intake::new(self.uploader, |image, out: &mut [f32]| {
+            normalise_into(image, form, sample, out);
+        });
+        let intake = intake.map_err(BackboneError::Candle)?;
         let make = |i: usize| -> Result<Crop, DenseError> {
             if let Some(later) = indices.get(i + READAHEAD).map(|&later| &pairs[later]) {
                 files.prefetch(&later.image);
@@ -248,9 +255,7 @@ impl<'s> Stream<'s> {
             let draw = draws.at(epoch, index, target.dim(), sample);
             let file = files.place(&pair.image);
             let (image, target) = train_sample(&file, image.view(), &target, &draw, sample)?;
-            let mut pixels = vec![0f32; image.len()];
-            normalise_into(image.view(), self.data.form, sample, &mut pixels);
-            Ok(Crop { pixels, target })
+            Ok(Crop { pixels: intake.pixels(image), target })
         };
         let live =
             slots.iter().filter_map(Slot::live).filter(|r| r.progress.step < to && !r.done());
@@ -260,6 +265,10 @@ impl<'s> Stream<'s> {
         let bar = self.reporter.items(&label, steps * batch as u64, "images");
         let mut crops = Vec::with_capacity(batch);
         let mut written = Instant::now();
+        let objective = protocol.objective.clone();
+        let named = |files: &[usize]| -> Vec<String> {
+            files.iter().map(|&index| pairs[index].image.to_string()).collect()
+        };
         // An error, or none when no probe is left to take these steps.
         let take = |i: usize, crop: Result<Crop, DenseError>| -> Result<(), Option<RunError>> {
             crops.push(crop.map_err(RunError::from)?);
@@ -267,14 +276,16 @@ impl<'s> Stream<'s> {
                 return Ok(());
             }
             let step = from + (i / batch) as u64;
-            let files = &indices[i + 1 - batch..=i];
-            self.step(slots, step, std::mem::take(&mut crops), &encoder, &|| {
-                files.iter().map(|&index| pairs[index].image.to_string()).collect()
-            })?;
+            let crops = std::mem::take(&mut crops);
+            let taken = Batch { step, crops, files: &indices[i + 1 - batch..=i] };
+            self.step(slots, taken, &encoder, &intake, &objective, &named)?;
+            let checkpoint = written.elapsed() > CHECKPOINT_EVERY;
+            if checkpoint || (step + 1).is_multiple_of(self.uploader.read_every() as u64) {
+                self.settle(slots, &named)?;
+            }
             self.show(&bar, slots, (step % steps + 1) * batch as u64);
-            let mut live = slots.iter_mut().filter_map(Slot::live_mut);
-            if written.elapsed() > CHECKPOINT_EVERY {
-                live.try_for_each(Runner::checkpoint)?;
+            if checkpoint {
+                slots.iter_mut().filter_map(Slot::live_mut).try_for_each(Runner::checkpoint)?;
                 written = Instant::now();
             }
             if interrupt::requested() {
@@ -283,67 +294,13 @@ impl<'s> Stream<'s> {
             let left = |slot: &Slot<'_>| slot.live().is_some_and(|r| r.progress.step == step + 1);
             if slots.iter().any(left) { Ok(()) } else { Err(None) }
         };
-        match ordered(0..indices.len(), self.workers, 2 * batch, make, take) {
+        let ended = ordered(0..indices.len(), self.workers, 2 * batch, make, take);
+        // What follows, whatever it is, may write checkpoints.
+        let settled = self.settle(slots, &named);
+        match ended {
             Err(Some(error)) => Err(error),
-            Ok(()) | Err(None) => Ok(()),
+            Ok(()) | Err(None) => settled,
         }
-    }
-
-    /// One step of every probe that is at it. A probe that fails leaves the stream; the others go on.
-    fn step(
-        &self,
-        slots: &mut [Slot<'_>],
-        step: u64,
-        crops: Vec<Crop>,
-        encoder: &Encoder<'_>,
-        files: &dyn Fn() -> Vec<String>,
-    ) -> Result<(), RunError> {
-        let began = Instant::now();
-        let (pixels, targets): (Vec<_>, Vec<_>) =
-            crops.into_iter().map(|crop| (crop.pixels, crop.target)).unzip();
-        let taps: Taps = encoder.encode(&pixels)?;
-        let targets = self.targets(targets)?;
-        self.device.synchronize().map_err(BackboneError::Candle)?;
-        let encoding = began.elapsed().as_secs_f64();
-        for slot in slots.iter_mut() {
-            let waits = |runner: &&mut Runner<'_>| runner.progress.step == step && !runner.done();
-            let Some(runner) = slot.live_mut().filter(waits) else { continue };
-            let began = Instant::now();
-            let taps = taps_of(&taps, &runner.protocol.feature);
-            let failed = match runner.probe.train_step(&taps, &targets) {
-                Ok(report) => {
-                    runner.note(&report);
-                    let spent = &mut runner.progress.spent;
-                    spent.encode += encoding;
-                    spent.train += began.elapsed().as_secs_f64();
-                    spent.images += pixels.len() as u64;
-                    continue;
-                }
-                Err(source @ HeadError::NonFinite { .. }) => {
-                    RunError::Diverged { source, files: files() }
-                }
-                Err(error) => error.into(),
-            };
-            slot.leave(failed);
-        }
-        Ok(())
-    }
-
-    fn targets(&self, targets: Vec<Target>) -> Result<Targets, RunError> {
-        let (height, width) = targets.first().map_or((0, 0), Target::dim);
-        let shape = [targets.len(), height, width];
-        let (mut metres, mut labels) = (Vec::<f32>::new(), Vec::<u8>::new());
-        for target in targets {
-            match target {
-                Target::Depth(map) => metres.extend(map.iter()),
-                Target::Labels(map) => labels.extend(map.iter()),
-            }
-        }
-        if labels.is_empty() {
-            let depth = Tensor::from_vec(metres, shape.to_vec(), self.device);
-            return Ok(Targets::depth(depth.map_err(BackboneError::Candle)?));
-        }
-        Ok(Targets::labels(labels, shape))
     }
 
     fn show(&self, bar: &Bar, slots: &[Slot<'_>], done: u64) {
@@ -351,10 +308,4 @@ impl<'s> Stream<'s> {
         bar.note(&notes.collect::<Vec<_>>().join(", "));
         bar.set(done);
     }
-}
-
-/// A training crop: normalised pixels `[3, crop, crop]` and its target.
-struct Crop {
-    pixels: Vec<f32>,
-    target: Target,
 }

@@ -47,13 +47,8 @@ pub(super) fn run(
         return Err(RunError::Stream("another protocol on demonstrations".to_owned()));
     };
     let _held = dense::lock(dir.folder())?;
-    let embedder = Embedder {
-        device: &host.device,
-        image: &protocol.image,
-        feature: &protocol.feature,
-        width: embed::width(protocol.feature.tokens, &lazy.resolved.dimensions()),
-        normalise: false,
-    };
+    let width = embed::width(protocol.feature.tokens, &lazy.resolved.dimensions());
+    let embedder = Embedder::new(&host.uploader, &protocol.image, &protocol.feature, width, false)?;
     let run = Run { host, lazy, plan, protocol, data, embedder: &embedder, dir };
     run.whole()
 }

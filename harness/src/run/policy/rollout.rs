@@ -19,6 +19,7 @@ use crate::interrupt;
 use crate::run::RunError;
 use crate::run::embed::Embedder;
 use crate::simulators::{Ask, Environment, Observed, Pool, SimulatorError, Space, Spent};
+use crate::upload::Pixels;
 
 /// Frames of a pictured episode, at most.
 const PICTURED: usize = 100;
@@ -265,19 +266,18 @@ impl Stage<'_> {
         };
         let began = Instant::now();
         let [height, width, _] = space.image;
-        let prepared: Vec<(usize, Vec<f32>)> = acting
+        let prepared: Vec<(usize, Pixels)> = acting
             .par_iter()
             .map(|(at, seen)| {
                 let view = ArrayView3::from_shape((height, width, 3), &seen.image);
                 Ok((*at, self.embedder.pixels(view.map_err(|error| shape(&error))?)))
             })
             .collect::<Result<_, RunError>>()?;
-        let size = prepared.first().map_or(0, |(_, pixels)| pixels.len());
-        let mut pixels = vec![0.0; batch * size];
-        for (at, one) in &prepared {
-            pixels[at * size..(at + 1) * size].copy_from_slice(one);
+        let mut pixels: Vec<Pixels> = (0..batch).map(|_| self.embedder.blank()).collect();
+        for (at, one) in prepared {
+            pixels[at] = one;
         }
-        let all = self.embedder.embed(backbone, pixels, batch)?;
+        let all = self.embedder.embed(backbone, &pixels)?;
         count.images += acting.len() as u64;
         count.encode += began.elapsed().as_secs_f64();
         let row =
