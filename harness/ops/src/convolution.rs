@@ -50,7 +50,7 @@ pub fn relu_conv2d(
 }
 
 fn run(op: Convolution, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    op.geometry(x.dims(), weight.dims())?;
+    geometry(x.dims(), weight.dims(), op.stride, op.padding)?;
     if let Some(bias) = bias
         && bias.dims() != [weight.dims()[0]]
     {
@@ -80,57 +80,62 @@ struct Convolution {
 }
 
 /// The sizes of a convolution.
-struct Geometry {
-    batch: usize,
+pub(crate) struct Geometry {
+    pub batch: usize,
     /// Channels, height and width of the input.
-    from: [usize; 3],
+    pub from: [usize; 3],
     /// Channels, height and width of the result.
-    to: [usize; 3],
+    pub to: [usize; 3],
     /// Height and width.
-    kernel: [usize; 2],
+    pub kernel: [usize; 2],
+}
+
+/// The sizes of a convolution of `[B, C, H, W]` with `[O, C, kh, kw]`, if they fit.
+pub(crate) fn geometry(
+    x: &[usize],
+    weight: &[usize],
+    stride: usize,
+    padding: usize,
+) -> Result<Geometry> {
+    let (&[batch, channels, height, width], &[out, inputs, kernel_height, kernel_width]) =
+        (x, weight)
+    else {
+        bail!("conv2d: expected x [B, C, H, W] and weight [O, C, kh, kw], found {x:?}, {weight:?}");
+    };
+    if inputs != channels {
+        bail!("conv2d: expected x [B, {inputs}, H, W] for weight {weight:?}, found {x:?}");
+    }
+    if stride == 0 {
+        bail!("conv2d: expected a stride of at least 1, found 0");
+    }
+    let size = |image: usize, kernel: usize| {
+        let padded = image + 2 * padding;
+        if kernel == 0 || kernel > padded {
+            bail!(
+                "conv2d: expected a kernel of 1 to {padded} pixels for x {x:?} with padding {}, \
+                 found weight {weight:?}",
+                padding
+            );
+        }
+        Ok((padded - kernel) / stride + 1)
+    };
+    Ok(Geometry {
+        batch,
+        from: [channels, height, width],
+        to: [out, size(height, kernel_height)?, size(width, kernel_width)?],
+        kernel: [kernel_height, kernel_width],
+    })
 }
 
 impl Convolution {
-    fn geometry(&self, x: &[usize], weight: &[usize]) -> Result<Geometry> {
-        let (&[batch, channels, height, width], &[out, inputs, kernel_height, kernel_width]) =
-            (x, weight)
-        else {
-            bail!(
-                "conv2d: expected x [B, C, H, W] and weight [O, C, kh, kw], found {x:?}, {weight:?}"
-            );
-        };
-        if inputs != channels {
-            bail!("conv2d: expected x [B, {inputs}, H, W] for weight {weight:?}, found {x:?}");
-        }
-        if self.stride == 0 {
-            bail!("conv2d: expected a stride of at least 1, found 0");
-        }
-        let size = |image: usize, kernel: usize| {
-            let padded = image + 2 * self.padding;
-            if kernel == 0 || kernel > padded {
-                bail!(
-                    "conv2d: expected a kernel of 1 to {padded} pixels for x {x:?} with padding {}, \
-                     found weight {weight:?}",
-                    self.padding
-                );
-            }
-            Ok((padded - kernel) / self.stride + 1)
-        };
-        Ok(Geometry {
-            batch,
-            from: [channels, height, width],
-            to: [out, size(height, kernel_height)?, size(width, kernel_width)?],
-            kernel: [kernel_height, kernel_width],
-        })
-    }
-
     fn forward(
         &self,
         x: (&CpuStorage, &Layout),
         weight: (&CpuStorage, &Layout),
         bias: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
-        let Geometry { batch, from, to, kernel } = self.geometry(x.1.dims(), weight.1.dims())?;
+        let Geometry { batch, from, to, kernel } =
+            geometry(x.1.dims(), weight.1.dims(), self.stride, self.padding)?;
         let shape = Shape::from((batch, to[0], to[1], to[2]));
         let bias = bias.map(|(storage, layout)| elements(storage, layout)).transpose()?;
         let (x, weight) = (elements(x.0, x.1)?, elements(weight.0, weight.1)?);
@@ -157,7 +162,7 @@ impl Convolution {
         bias: Option<&Tensor>,
         gradient: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
-        let geometry = self.geometry(x.dims(), weight.dims())?;
+        let geometry = geometry(x.dims(), weight.dims(), self.stride, self.padding)?;
         let gradient = contiguous_f32(gradient)?;
         let gradient = Values::lock(&gradient);
         let gradient = gradient.slice()?;

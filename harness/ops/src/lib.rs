@@ -16,6 +16,8 @@
 //! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
 //! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
 //! | [`relu`] | `max(x, 0)` |
+//! | [`Format`] | those on images, for either of two memory formats |
+//! | [`join_rows`] | a row joined to every token of its image |
 //! | [`cross_entropy`], [`silog`] | losses of resized logits, on a GPU |
 //! | [`resized_softmax`], [`resized_depth`] | predictions of resized logits, on a GPU |
 //! | [`argmax_classes`] | the largest class of every pixel |
@@ -29,6 +31,9 @@
 //! images are differentiable on every path, with gradients as fused as the rest. Those on tokens run in frozen
 //! encoders: where an input tracks gradients they are composed, and the fused paths' results carry no graph.
 //!
+//! Kernels for images take those whose channels lie side by side ([`Format::Pixels`]), for which every operation
+//! also has plain loops on the CPU, to be tested with; images as planes are composed on a GPU.
+//!
 //! The kernels are compiled for the CPU too, in the tests, which emulate a block of threads and compare with
 //! plain computations.
 //!
@@ -38,7 +43,7 @@
 //! 512 pixels of the result (or one line, if that is longer) read for the weight's. Of kernels of 3 x 3 and
 //! stride 1 with many channels and pixels each thread keeps transformed tiles, 512 KiB of the image's and up to
 //! 1 MiB of the result's, and all threads the transformed weight, 16/9 of its size. The gradient of an input
-//! with a stride above 1 is held twice while it is put together.
+//! with a stride above 1 is held twice while it is put together. What it takes on a GPU is [`Format::workspace`].
 //!
 //! # Precision
 //! Mixed precision follows PyTorch's autocast. The dtype of a weight (f32, bf16 or f16) is the dtype of
@@ -46,6 +51,7 @@
 //! rounded once. GELU and attention compute in f32 and return the dtype they were given; [`layer_norm`]
 //! and the residual stream of [`linear_residual`] are f32. On a GPU the products of attention in 16 bits take
 //! the shares rounded to that type and add in f32, and products in f32 never use TF32.
+//! Where cuDNN computes a convolution (the feature `cudnn`, 16 bits), the bias is added to the rounded sum.
 //!
 //! # Determinism
 //! Work is divided by shape alone, so the number of threads never changes a bit of a result. The
@@ -60,12 +66,14 @@ mod convolution;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod entropy;
+mod format;
 mod gather;
 mod gelu;
 mod linear;
 mod norm;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+mod pixels;
 mod product;
 mod relu;
 mod resize;
@@ -86,6 +94,7 @@ pub use attention::{attention, attention_qkv};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use convolution::{conv2d, relu_conv2d};
 pub use entropy::{argmax_classes, cross_entropy, resized_softmax};
+pub use format::{Format, join_rows};
 pub use gelu::gelu;
 pub use linear::{linear, linear_gelu, linear_residual, linear_residual_norm};
 pub use norm::{layer_norm, layer_norm_as};

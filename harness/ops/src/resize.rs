@@ -33,14 +33,14 @@ pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor
 }
 
 /// The two neighbours of every place on a line and their weights.
-struct Taps {
+pub(crate) struct Taps {
     from: usize,
     /// Left neighbour, right neighbour, weight of the right one.
-    places: Vec<(usize, usize, f32)>,
+    pub places: Vec<(usize, usize, f32)>,
 }
 
 impl Taps {
-    fn new(from: usize, to: usize) -> Self {
+    pub(crate) fn new(from: usize, to: usize) -> Self {
         let scale = if to > 1 { (from - 1) as f32 / (to - 1) as f32 } else { 0.0 };
         let place = |i: usize| {
             let at = scale * i as f32;

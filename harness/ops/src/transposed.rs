@@ -20,14 +20,28 @@ pub fn conv_transpose2d(
     bias: Option<&Tensor>,
     stride: usize,
 ) -> Result<Tensor> {
-    let (&[_, channels, ..], &[inputs, out, kernel_height, kernel_width]) =
-        (x.dims(), weight.dims())
-    else {
-        bail!(
-            "conv_transpose2d: expected x [B, C, H, W] and weight [C, O, k, k], found {:?}, {:?}",
-            x.dims(),
-            weight.dims()
-        );
+    let &[_, channels, ..] = x.dims() else {
+        bail!("conv_transpose2d: expected x [B, C, H, W], found {:?}", x.dims());
+    };
+    let out = outputs(channels, weight, bias, stride)?;
+    let area = stride * stride;
+    // Each pixel of a block is an output channel of its own, with its channel's bias.
+    let weight = weight.flatten_from(1)?.t()?.reshape((out * area, channels, 1, 1))?;
+    let bias =
+        bias.map(|b| b.unsqueeze(1)?.broadcast_as((out, area))?.reshape(out * area)).transpose()?;
+    let blocks = conv2d(x, &weight, bias.as_ref(), 1, 0)?;
+    spread(&blocks, stride)
+}
+
+/// Output channels, if weight and bias fit an image of `channels`.
+pub(crate) fn outputs(
+    channels: usize,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+) -> Result<usize> {
+    let &[inputs, out, kernel_height, kernel_width] = weight.dims() else {
+        bail!("conv_transpose2d: expected a weight [C, O, k, k], found {:?}", weight.dims());
     };
     if stride == 0 || [kernel_height, kernel_width] != [stride; 2] {
         bail!(
@@ -37,20 +51,13 @@ pub fn conv_transpose2d(
     }
     if inputs != channels || bias.is_some_and(|b| b.dims() != [out]) {
         bail!(
-            "conv_transpose2d: expected x [B, {inputs}, H, W] and a bias [{out}] for weight {:?}, \
-             found {:?}, {:?}",
+            "conv_transpose2d: expected x of {inputs} channels and a bias [{out}] for weight {:?}, \
+             found {channels} channels, {:?}",
             weight.dims(),
-            x.dims(),
             bias.map(Tensor::dims)
         );
     }
-    let area = stride * stride;
-    // Each pixel of a block is an output channel of its own, with its channel's bias.
-    let weight = weight.flatten_from(1)?.t()?.reshape((out * area, inputs, 1, 1))?;
-    let bias =
-        bias.map(|b| b.unsqueeze(1)?.broadcast_as((out, area))?.reshape(out * area)).transpose()?;
-    let blocks = conv2d(x, &weight, bias.as_ref(), 1, 0)?;
-    spread(&blocks, stride)
+    Ok(out)
 }
 
 /// From `[B, O k k, H, W]` to `[B, O, k H, k W]`.

@@ -63,6 +63,27 @@ impl Dpt {
             parameters: from.parameters,
         })
     }
+
+    pub(super) fn run(&self, taps: &[Tensor], mode: Mode) -> candle_core::Result<Forward> {
+        let maps: Vec<Tensor> = self
+            .levels
+            .iter()
+            .zip(taps)
+            .map(|(level, tap)| level.forward(&mode.format.enter(tap)?, mode))
+            .collect::<candle_core::Result<_>>()?;
+        let [f0, f1, f2, f3] = &self.fusions;
+        let [m0, m1, m2, m3] = &maps[..] else {
+            candle_core::bail!("expected four taps, found {}", maps.len());
+        };
+        let (h, w) = mode.format.size(m0)?;
+        let mut path = f3.forward(None, m3, mode.format.size(m2)?, mode)?;
+        path = f2.forward(Some(&path), m2, mode.format.size(m1)?, mode)?;
+        path = f1.forward(Some(&path), m1, mode.format.size(m0)?, mode)?;
+        path = f0.forward(Some(&path), m0, (2 * h, 2 * w), mode)?;
+        let x = self.output[0].forward(&path, mode)?;
+        let logits = mode.format.leave(&self.output[1].after_relu(&x, mode)?)?;
+        Ok(Forward { logits, statistics: Vec::new() })
+    }
 }
 
 impl DenseHead for Dpt {
@@ -72,25 +93,7 @@ impl DenseHead for Dpt {
 
     fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError> {
         check_taps(&self.config, taps)?;
-        let mode = Mode { train, dtype: self.dtype };
-        let maps: Vec<Tensor> = self
-            .levels
-            .iter()
-            .zip(taps)
-            .map(|(level, tap)| level.forward(tap, mode))
-            .collect::<candle_core::Result<_>>()?;
-        let mut path: Option<Tensor> = None;
-        for (level, (fusion, map)) in self.fusions.iter().zip(&maps).enumerate().rev() {
-            let (_, _, h, w) = map.dims4()?;
-            let size = match level.checked_sub(1) {
-                Some(next) => maps[next].dims4().map(|(_, _, h, w)| (h, w))?,
-                None => (2 * h, 2 * w),
-            };
-            path = Some(fusion.forward(path.as_ref(), map, size, mode)?);
-        }
-        let mut x = path.ok_or(HeadError::TapCount { expected: 4, found: 0 })?;
-        x = self.output[0].forward(&x, mode)?;
-        Ok(Forward { logits: self.output[1].after_relu(&x, mode)?, statistics: Vec::new() })
+        Ok(self.run(taps, Mode::new(train, self.dtype, taps))?)
     }
 
     fn parameters(&self) -> &[Variable] {
@@ -157,8 +160,7 @@ impl Fusion {
         let x = self.path.forward(&x, mode)?;
         // A 1x1 convolution commutes with the resize, whose weights sum to 1, and is a quarter of the work
         // before it. Resizes are f32 whatever the convolutions' type.
-        let x = self.out.forward(&x, mode)?.to_dtype(DType::F32)?;
-        ops::resize_bilinear(&x, height, width)?.to_dtype(mode.dtype)
+        mode.format.resize_bilinear(&self.out.forward(&x, mode)?, height, width)
     }
 }
 

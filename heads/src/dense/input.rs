@@ -1,4 +1,5 @@
 use candle_core::{DType, Tensor};
+use ops::Format;
 
 use super::HeadError;
 
@@ -6,12 +7,22 @@ use super::HeadError;
 /// summary tokens.
 ///
 /// `patches` is `[B, N, D]` in row-major order over `grid = (h, w)`, `summary` `[B, S, D]`. The
-/// result is `[B, 2D, h, w]`, f32, contiguous: the first D channels are the patch's own; without a
-/// summary `[B, D, h, w]`.
+/// result is `[B, 2D, h, w]`, f32: the first D channels are the patch's own; without a
+/// summary `[B, D, h, w]`. It lies in memory in the device's format (see [`ops::Format`]): contiguous on the
+/// CPU, and on a GPU with the channels side by side.
 ///
 /// # Errors
 /// If the shapes do not fit each other or the grid.
 pub fn assemble(
+    patches: &Tensor,
+    summary: Option<&Tensor>,
+    grid: (usize, usize),
+) -> Result<Tensor, HeadError> {
+    assemble_in(Format::of(patches.device()), patches, summary, grid)
+}
+
+pub(super) fn assemble_in(
+    format: Format,
     patches: &Tensor,
     summary: Option<&Tensor>,
     grid: (usize, usize),
@@ -23,15 +34,45 @@ pub fn assemble(
     if tokens != h * w {
         return Err(shape("patch tokens", format!("[B, {h}*{w}, D]"), patches));
     }
+    let mean = match summary {
+        Some(summary) => {
+            if !matches!(summary.dims(), &[b, s, d] if b == batch && s > 0 && d == dim) {
+                return Err(shape("summary tokens", format!("[{batch}, S, {dim}]"), summary));
+            }
+            Some(summary.to_dtype(DType::F32)?.mean(1)?)
+        }
+        None => None,
+    };
+    if format == Format::Pixels {
+        let tokens = match mean {
+            Some(mean) => ops::join_rows(patches, &mean)?,
+            None => patches.to_dtype(DType::F32)?.contiguous()?,
+        };
+        let width = tokens.dim(2)?;
+        return Ok(format.leave(&tokens.reshape((batch, h, w, width))?)?);
+    }
     let patches = patches.to_dtype(DType::F32)?.transpose(1, 2)?.reshape((batch, dim, h, w))?;
-    let Some(summary) = summary else {
+    let Some(mean) = mean else {
         return Ok(patches.contiguous()?);
     };
-    if !matches!(summary.dims(), &[b, s, d] if b == batch && s > 0 && d == dim) {
-        return Err(shape("summary tokens", format!("[{batch}, S, {dim}]"), summary));
+    let mean = mean.reshape((batch, dim, 1, 1))?.broadcast_as((batch, dim, h, w))?;
+    Ok(Tensor::cat(&[&patches, &mean], 1)?.contiguous()?)
+}
+
+/// Taps of several passes as one, in the memory format they have.
+///
+/// # Errors
+/// If they do not have the same channels and grid.
+pub fn concatenate(taps: &[Tensor]) -> Result<Tensor, HeadError> {
+    match taps {
+        [one] => Ok(one.clone()),
+        many => {
+            let format = many.first().map_or(Format::Planes, |tap| Format::of(tap.device()));
+            let many: Vec<Tensor> =
+                many.iter().map(|tap| format.enter(tap)).collect::<candle_core::Result<_>>()?;
+            Ok(format.leave(&Tensor::cat(&many, 0)?)?)
+        }
     }
-    let mean = summary.to_dtype(DType::F32)?.mean(1)?.reshape((batch, dim, 1, 1))?;
-    Ok(Tensor::cat(&[&patches, &mean.broadcast_as((batch, dim, h, w))?], 1)?.contiguous()?)
 }
 
 /// The error for a tensor of the wrong shape.

@@ -26,6 +26,12 @@ impl Linear {
         let Builder { parameters, statistics, .. } = from;
         Ok(Self { config: config.clone(), dtype, norm, conv, parameters, statistics })
     }
+
+    pub(super) fn run(&self, taps: &[Tensor], mode: Mode) -> candle_core::Result<Forward> {
+        let (x, statistics) = self.norm.forward(&mode.format.enter(&taps[0])?, mode)?;
+        let logits = mode.format.leave(&self.conv.forward(&x, mode)?)?;
+        Ok(Forward { logits, statistics })
+    }
 }
 
 impl DenseHead for Linear {
@@ -35,9 +41,7 @@ impl DenseHead for Linear {
 
     fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError> {
         check_taps(&self.config, taps)?;
-        let mode = Mode { train, dtype: self.dtype };
-        let (x, statistics) = self.norm.forward(&taps[0], mode)?;
-        Ok(Forward { logits: self.conv.forward(&x, mode)?, statistics })
+        Ok(self.run(taps, Mode::new(train, self.dtype, taps))?)
     }
 
     fn parameters(&self) -> &[Variable] {

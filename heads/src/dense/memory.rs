@@ -1,4 +1,5 @@
 use candle_core::DType;
+use ops::Format;
 
 use super::head::{Architecture, HeadConfig};
 
@@ -10,6 +11,16 @@ pub struct TrainingMemory {
     pub fixed: u64,
     /// Held within a step for each sample that goes through the head at a time.
     pub per_sample: u64,
+}
+
+impl TrainingMemory {
+    /// With what convolutions in `format` take besides: on a GPU columns, or the workspace of cuDNN. There maps
+    /// of 16 bits take half of the estimate, which is that of a CPU, where they are held in f32 too.
+    #[must_use]
+    pub fn in_format(mut self, format: Format) -> Self {
+        self.fixed += format.workspace();
+        self
+    }
 }
 
 impl HeadConfig {

@@ -40,6 +40,8 @@ mod adamw;
 mod dpt;
 mod error;
 mod file;
+#[cfg(test)]
+mod formats;
 mod head;
 mod input;
 mod linear;
@@ -58,7 +60,7 @@ pub use head::{
     Architecture, DenseHead, Expected, Forward, HeadConfig, HeadKind, from_tensors, initialise,
     load,
 };
-pub use input::assemble;
+pub use input::{assemble, concatenate};
 pub use loss::{Loss, Targets, loss, outputs, prediction};
 pub use memory::TrainingMemory;
 pub use probe::{Deferred, Probe, StepReport};

@@ -230,7 +230,7 @@ impl Probe {
                 continue;
             }
             let (start, len) = (first * size, groups.len() * size);
-            let narrow = |tap: &Tensor| tap.narrow(0, start, len)?.contiguous();
+            let narrow = |tap: &Tensor| tap.narrow(0, start, len);
             let taps = taps.iter().map(narrow).collect::<candle_core::Result<Vec<_>>>()?;
             let targets = targets.part(start, len)?;
             let share = share(groups) / share(&valid);

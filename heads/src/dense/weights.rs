@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
+use ops::Format;
 
 use super::LoadProblem;
 
@@ -172,14 +173,22 @@ pub(crate) fn check_shape(name: &str, dims: &[usize], found: &Tensor) -> Result<
     })
 }
 
-/// How a head computes: with a graph or without, and in which type its convolutions are.
+/// How a head computes: with a graph or without, in which type its convolutions are, and in which format its
+/// images lie in memory.
 #[derive(Clone, Copy)]
 pub(super) struct Mode {
     pub(super) train: bool,
     pub(super) dtype: DType,
+    pub(super) format: Format,
 }
 
 impl Mode {
+    /// The format is the one the taps' device is fast in.
+    pub(super) fn new(train: bool, dtype: DType, taps: &[Tensor]) -> Self {
+        let format = taps.first().map_or(Format::Planes, |tap| Format::of(tap.device()));
+        Self { train, dtype, format }
+    }
+
     /// `var` with its gradient tracked when training.
     fn value(self, var: &Var) -> Tensor {
         if self.train { var.as_tensor().clone() } else { var.as_detached_tensor() }
@@ -200,18 +209,21 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// `[B, C, H, W]` in any float type to `[B, O, H/stride, W/stride]` in the mode's.
+    /// `[B, C, H, W]` in any float type to `[B, O, H/stride, W/stride]` in the mode's; both in the order of the
+    /// mode's format, here and below.
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| mode.cast(bias)).transpose()?;
         let x = x.to_dtype(mode.dtype)?;
-        ops::conv2d(&x, &mode.cast(&self.weight)?, bias.as_ref(), self.stride, self.padding)
+        let weight = mode.cast(&self.weight)?;
+        mode.format.conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)
     }
 
     /// [`Conv::forward`] of the ReLU of `x`.
     pub(super) fn after_relu(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| mode.cast(bias)).transpose()?;
         let x = x.to_dtype(mode.dtype)?;
-        ops::relu_conv2d(&x, &mode.cast(&self.weight)?, bias.as_ref(), self.stride, self.padding)
+        let weight = mode.cast(&self.weight)?;
+        mode.format.relu_conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)
     }
 }
 
@@ -227,7 +239,7 @@ impl Transposed {
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
         let bias = mode.cast(&self.bias)?;
         let x = x.to_dtype(mode.dtype)?;
-        ops::conv_transpose2d(&x, &mode.cast(&self.weight)?, Some(&bias), self.stride)
+        mode.format.conv_transpose2d(&x, &mode.cast(&self.weight)?, Some(&bias), self.stride)
     }
 }
 
@@ -253,9 +265,11 @@ impl BatchNorm {
         let (weight, bias) = (mode.value(&self.weight), mode.value(&self.bias));
         let (mean, var) = (self.mean.as_detached_tensor(), self.var.as_detached_tensor());
         if !mode.train {
-            return Ok((ops::batch_norm_eval(&x, &weight, &bias, &mean, &var, Self::EPS)?, vec![]));
+            let y = mode.format.batch_norm_eval(&x, &weight, &bias, &mean, &var, Self::EPS)?;
+            return Ok((y, vec![]));
         }
-        let (y, batch_mean, batch_var) = ops::batch_norm_train(&x, &weight, &bias, Self::EPS)?;
+        let (y, batch_mean, batch_var) =
+            mode.format.batch_norm_train(&x, &weight, &bias, Self::EPS)?;
         let moved = |running: &Tensor, batch: &Tensor| {
             running.affine(1.0 - Self::MOMENTUM, 0.0)?
                 + batch.detach().affine(Self::MOMENTUM, 0.0)?

@@ -181,18 +181,31 @@ impl<'a> Input<'a> {
         stream: &'b CudaStream,
     ) -> Result<(CUdeviceptr, SyncOnDrop<'b>)> {
         let Storage::Cuda(storage) = &*self.storage else { bail!("expected a tensor on a GPU") };
-        let (base, guard) = match &storage.slice {
-            CudaStorageSlice::F32(s) => s.device_ptr(stream),
-            CudaStorageSlice::BF16(s) => s.device_ptr(stream),
-            CudaStorageSlice::F16(s) => s.device_ptr(stream),
-            CudaStorageSlice::U8(s) => s.device_ptr(stream),
-            CudaStorageSlice::U32(s) => s.device_ptr(stream),
-            CudaStorageSlice::I64(s) => s.device_ptr(stream),
-            _ => bail!("expected a dtype that kernels read, found {:?}", storage.dtype()),
-        };
-        let offset = self.layout.start_offset() * storage.dtype().size_in_bytes();
-        Ok((base + offset as CUdeviceptr, guard))
+        address(storage, self.layout, stream)
     }
+}
+
+/// The address of the first element of an argument of a custom operation. The guard must live until what reads
+/// it has been launched.
+///
+/// # Errors
+/// If the argument is of a dtype that kernels do not read.
+pub(crate) fn address<'a>(
+    storage: &'a CudaStorage,
+    layout: &Layout,
+    stream: &'a CudaStream,
+) -> Result<(CUdeviceptr, SyncOnDrop<'a>)> {
+    let (base, guard) = match &storage.slice {
+        CudaStorageSlice::F32(s) => s.device_ptr(stream),
+        CudaStorageSlice::BF16(s) => s.device_ptr(stream),
+        CudaStorageSlice::F16(s) => s.device_ptr(stream),
+        CudaStorageSlice::U8(s) => s.device_ptr(stream),
+        CudaStorageSlice::U32(s) => s.device_ptr(stream),
+        CudaStorageSlice::I64(s) => s.device_ptr(stream),
+        _ => bail!("expected a dtype that kernels read, found {:?}", storage.dtype()),
+    };
+    let offset = layout.start_offset() * storage.dtype().size_in_bytes();
+    Ok((base + offset as CUdeviceptr, guard))
 }
 
 /// Memory that a kernel is about to fill.
@@ -251,9 +264,13 @@ impl Output {
         })
     }
 
+    /// The result of a custom operation.
+    pub(crate) fn storage(self) -> CudaStorage {
+        CudaStorage { slice: self.slice, device: self.device }
+    }
+
     /// The tensor of this shape, with no graph.
     pub(crate) fn tensor(self, shape: &[usize]) -> Tensor {
-        let storage = CudaStorage { slice: self.slice, device: self.device };
-        Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
+        Tensor::from_storage(Storage::Cuda(self.storage()), shape, BackpropOp::none(), false)
     }
 }

@@ -5,6 +5,10 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod conv;
+#[cfg(feature = "cudnn")]
+mod cudnn;
+pub(crate) mod images;
 pub(crate) mod launch;
 pub(crate) mod losses;
 pub(crate) mod product;

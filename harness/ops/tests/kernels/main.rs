@@ -6,6 +6,7 @@ mod adamw;
 mod attention;
 mod emulation;
 mod host;
+mod images;
 mod losses;
 mod norm;
 mod tokens;

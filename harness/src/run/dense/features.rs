@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Tensor};
-use heads::dense::assemble;
+use heads::dense::{assemble, concatenate};
 use schema::{DenseFeatureStage, DenseProtocol, HeadStage};
 
 use crate::backbone::{Backbone, BackboneError, Wanted};
@@ -100,7 +100,7 @@ impl<'a> Encoder<'a> {
                 parts.entry(tap).or_default().push(part);
             }
         }
-        parts.into_iter().map(|(tap, parts)| Ok((tap, joined(&parts)?))).collect()
+        parts.into_iter().map(|(tap, parts)| Ok((tap, concatenate(&parts)?))).collect()
     }
 
     /// Every head's inputs of one pass.
