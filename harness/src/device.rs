@@ -144,7 +144,9 @@ pub fn open(choice: DeviceChoice, reporter: &Reporter) -> Result<Device, DeviceE
             Ok(Device::Cpu)
         }
         Chosen::Cuda(index) => {
-            Device::new_cuda(index).map_err(|source| DeviceError::Open { index, source })
+            // One stream for every thread of the host; candle's standard is one for each.
+            let opened = Device::new_cuda_with_stream(index);
+            opened.map_err(|source| DeviceError::Open { index, source })
         }
     }
 }

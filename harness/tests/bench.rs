@@ -35,7 +35,7 @@ const SMALL: [&str; 18] = [
 fn everything_is_measured_once() {
     let world = World::new();
     let ran = world.run(
-        &[&["bench", "all", "--json", "--peak", "1", "--tasks", "ade20k"], &SMALL[..]].concat(),
+        &[&["bench", "all", "--json", "--peak", "1", "--tasks", "voc2012"], &SMALL[..]].concat(),
     );
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -46,14 +46,14 @@ fn everything_is_measured_once() {
         "encoder pixio-nano batch 1",
         "encoder pixio-nano batch 2",
         "encoder pixio-nano",
-        "linear step ade20k pixio-nano",
-        "linear forward ade20k pixio-nano",
-        "dpt step ade20k pixio-nano",
-        "dpt forward ade20k pixio-nano",
-        "stream encode ade20k pixio-nano",
-        "shared ade20k pixio-nano",
-        "val ade20k pixio-nano",
-        "val on kept tokens ade20k pixio-nano",
+        "linear step voc2012 pixio-nano",
+        "linear forward voc2012 pixio-nano",
+        "dpt step voc2012 pixio-nano",
+        "dpt forward voc2012 pixio-nano",
+        "stream encode voc2012 pixio-nano",
+        "shared voc2012 pixio-nano",
+        "val voc2012 pixio-nano",
+        "val on kept tokens voc2012 pixio-nano",
     ];
     assert_eq!(keys, expected);
     for row in rows {
@@ -70,18 +70,21 @@ fn everything_is_measured_once() {
     assert!((2.0 * 5e6 * 256.0..2.0 * 8e6 * 320.0).contains(&flops), "{flops:e}");
     let used = best["utilisation"].as_f64().unwrap();
     assert!((used * 1e12 / best["flops"].as_f64().unwrap() - 1.0).abs() < 1e-9);
-    // 4 by 5 windows on 512x683.
-    assert_eq!(row("val ade20k pixio-nano")["batch"], 20);
-    assert!(row("shared ade20k pixio-nano")["share_of_bound"].as_f64().unwrap() > 0.2);
+    // 3 by 3 windows on 375x500.
+    assert_eq!(row("val voc2012 pixio-nano")["batch"], 9);
+    assert!(row("shared voc2012 pixio-nano")["share_of_bound"].as_f64().unwrap() > 0.2);
 }
 
 #[test]
 fn what_is_shown_and_what_is_refused() {
     let world = World::new();
-    let ran = world.run(&[&["bench", "knn", "encoder"], &SMALL[..]].concat());
+    let ran = world
+        .run(&[&["bench", "knn", "encoder", "linear", "--tasks", "nyuv2"], &SMALL[..]].concat());
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     let has = |text: &str| assert!(ran.stdout.contains(text), "{text} in {}", ran.stdout);
-    ["images/s", "ms/search", "encoder pixio-nano batch 2", "of peak", "(cpu), f32"].into_iter().for_each(has);
+    ["images/s", "ms/search", "linear step nyuv2 pixio-nano", "of peak", "(cpu), f32"]
+        .into_iter()
+        .for_each(has);
     for (arguments, word) in [
         (&["bench", "speed"][..], "speed"),
         (
@@ -107,7 +110,15 @@ fn the_script_that_checks_a_gpu_runs_to_its_end() {
     }
     let world = World::new();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/gpu-check.sh");
-    let more = ["--device", "cpu", "--quick", "--only", "parity", "--out", "checked"];
+    let more = [
+        "--device",
+        "cpu",
+        "--quick",
+        "--only",
+        "features,interrupted,messages",
+        "--out",
+        "checked",
+    ];
     let ran = Command::new("bash")
         .arg(script)
         .arg(env!("CARGO_BIN_EXE_pixio-eval"))
@@ -121,6 +132,7 @@ fn the_script_that_checks_a_gpu_runs_to_its_end() {
     let result = std::fs::read(world.path("checked/gpu-check.json")).unwrap();
     let result: Value = serde_json::from_slice(&result).unwrap();
     let checks = result["checks"].as_array().unwrap();
-    assert!(checks.len() > 40, "{out}");
+    // Two encoders in two types; two interruptions, and what came of them; errors.
+    assert!(checks.len() > 12, "{out}");
     assert!(checks.iter().all(|check| check["passed"] == true), "{out}");
 }

@@ -334,8 +334,7 @@ fn a_deferred_step_that_is_not_finite_is_named() {
     let mut steps = vec![probe.train_step_deferred(batch.taps(run), &targets).unwrap()];
     steps.push(probe.train_step_deferred(&taps, &targets).unwrap());
     // A batch without a valid pixel has nothing to read.
-    let nothing =
-        Targets::depth(Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
+    let nothing = Targets::depth(Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
     steps.push(probe.train_step_deferred(batch.taps(run), &nothing).unwrap());
     let found: Vec<_> = steps
         .into_iter()

@@ -45,16 +45,18 @@ impl Bench<'_> {
         let (train_labels, query_labels) = (labels(rows), labels(count));
         let vote = VoteStage { revision: 1, k: k.clone(), temperature: 0.07 };
         let times = self.timer().time(1, || {
-            let knn = Knn::new(Features::new(&train, *width)?, &train_labels, CLASSES)?;
+            let knn =
+                Knn::new(Features::new(&train, *width)?, &train_labels, CLASSES)?.on(&self.device);
             let mut go_on = |_| match interrupt::requested() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             };
             let queries = Features::new(&queries, *width)?;
             match knn.predict(queries, &query_labels, &vote, &mut go_on) {
-                Err(KnnError::Interrupted(_)) => Err(RunError::Interrupted),
-                other => Ok(drop(other?)),
-            }
+                Err(KnnError::Interrupted(_)) => return Err(RunError::Interrupted),
+                found => std::hint::black_box(found?),
+            };
+            Ok(())
         })?;
         let flops = 2.0 * (rows * width) as f64 * count as f64;
         // The search is f32 whatever the encoder's type, whose peak says nothing about it.

@@ -24,7 +24,7 @@ fn tensor(index: usize, shape: &[usize]) -> Tensor {
 
 enum Head {
     Linear(Linear),
-    Dpt(Dpt),
+    Dpt(Box<Dpt>),
 }
 
 impl Head {
@@ -34,7 +34,7 @@ impl Head {
         match config.architecture {
             Architecture::Linear => Self::Linear(Linear::build(config, dtype, from).unwrap()),
             Architecture::Dpt { channels, features } => {
-                Self::Dpt(Dpt::build(config, channels, features, dtype, from).unwrap())
+                Self::Dpt(Box::new(Dpt::build(config, channels, features, dtype, from).unwrap()))
             }
         }
     }

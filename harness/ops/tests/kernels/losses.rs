@@ -31,7 +31,7 @@ impl Sizes {
         }
     }
 
-    fn from_pixels(&self) -> usize {
+    fn places(&self) -> usize {
         (self.from[0] * self.from[1]) as usize
     }
 
@@ -59,7 +59,7 @@ impl Sizes {
         let (rows, columns) = (line(0, at / self.to[1]), line(1, at % self.to[1]));
         let tap = |row: (i32, f64), column: (i32, f64)| {
             let place = (row.0 * self.from[1] + column.0) as usize;
-            (image * self.from_pixels() + place, row.1 * column.1)
+            (image * self.places() + place, row.1 * column.1)
         };
         [
             tap(rows[0], columns[0]),
@@ -79,7 +79,7 @@ impl Sizes {
 
     /// The transpose: the gradient of logits from that of every pixel's channels.
     fn spread(&self, gradients: &[Vec<f64>]) -> Vec<f64> {
-        let mut all = vec![0.0; self.batch as usize * self.from_pixels() * self.channels()];
+        let mut all = vec![0.0; self.batch as usize * self.places() * self.channels()];
         for (pixel, gradient) in gradients.iter().enumerate() {
             for (at, weight) in self.taps(pixel) {
                 for (c, gradient) in gradient.iter().enumerate() {
@@ -111,7 +111,7 @@ struct Logits {
 }
 
 fn logits(sizes: &Sizes, scale: f32) -> Logits {
-    let count = sizes.batch as usize * sizes.from_pixels() * sizes.channels();
+    let count = sizes.batch as usize * sizes.places() * sizes.channels();
     let half: Vec<bf16> = values(count, 7).iter().map(|v| bf16::from_f32(v * scale)).collect();
     let wide: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
     Logits { exact: wide.iter().map(|&v| f64::from(v)).collect(), half, wide }
@@ -207,7 +207,7 @@ fn entropy(kernels: Kernels, sizes: Sizes, empty: Option<usize>) {
         ];
         kernels.launch("entropy_value", [1, 1, 1], [256, 1, 1], 0, &arguments);
         assert_close(&[value], &[expected], 2e-6);
-        let places = sizes.batch as usize * sizes.from_pixels();
+        let places = sizes.batch as usize * sizes.places();
         let arguments: [&dyn Argument; 8] = [
             logits,
             &labels,
@@ -320,7 +320,7 @@ fn depth(kernels: Kernels, sizes: Sizes, empty: Option<usize>) {
             &range[1],
             gradient,
         ];
-        let places = sizes.batch as usize * sizes.from_pixels();
+        let places = sizes.batch as usize * sizes.places();
         let grid = [places.div_ceil(8) as u32, 1, 1];
         kernels.launch(&format!("silog_backward_{dtype}"), grid, [256, 1, 1], 0, &arguments);
     };

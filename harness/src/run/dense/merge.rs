@@ -29,17 +29,15 @@ impl Merge {
         let right = left + width;
         let whole = self.sums.dim(2)?;
         let mut parts = Vec::with_capacity(3);
+        // Contiguous, or candle would join them by way of their transposes.
         if left > 0 {
-            parts.push(rows.narrow(2, 0, left)?);
+            parts.push(rows.narrow(2, 0, left)?.contiguous()?);
         }
-        parts.push(inside);
+        parts.push(inside.contiguous()?);
         if right < whole {
-            parts.push(rows.narrow(2, right, whole - right)?);
+            parts.push(rows.narrow(2, right, whole - right)?.contiguous()?);
         }
-        let rows = match parts.as_slice() {
-            [one] => one.contiguous()?,
-            many => Tensor::cat(many, 2)?.contiguous()?,
-        };
+        let rows = Tensor::cat(&parts, 2)?.contiguous()?;
         self.sums.slice_set(&rows, 1, top)
     }
 

@@ -192,7 +192,7 @@ impl<'a> Trial<'a> {
             .map_err(|source| failed("create folder", Path::new("."), source))?;
         let (protocol, _) = &self.heads[0];
         write(&self.dataset, folder.path(), images)?;
-        let set = PairedSet::open(&self.dataset, &Files::folder(folder.path()))?;
+        let set = PairedSet::open(&self.dataset, Files::folder(folder.path()))?;
         let form = set.target_form(&self.dataset, Some(LabelForm::Shifted))?;
         let record = DataRecord {
             name: self.dataset.name.clone(),
