@@ -146,7 +146,13 @@ pub fn open(choice: DeviceChoice, reporter: &Reporter) -> Result<Device, DeviceE
         Chosen::Cuda(index) => {
             // One stream for every thread of the host; candle's standard is one for each.
             let opened = Device::new_cuda_with_stream(index);
-            opened.map_err(|source| DeviceError::Open { index, source })
+            let opened = opened.map_err(|source| DeviceError::Open { index, source })?;
+            #[cfg(feature = "cuda")]
+            if let Device::Cuda(device) = &opened {
+                // SAFETY: everything runs on that stream but the copies of `upload`, which wait for it.
+                unsafe { device.disable_event_tracking() };
+            }
+            Ok(opened)
         }
     }
 }
