@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use heads::dense::{Architecture, HeadConfig, TrainingMemory, outputs};
+use ops::Format;
 use schema::{BackboneRecord, DenseProtocol};
 
 use super::dense::Recipe;
@@ -91,7 +92,7 @@ impl ProbeSize {
         protocol: &DenseProtocol,
         record: &BackboneRecord,
         encoder: &EncoderSize,
-        dtype: DType,
+        (dtype, device): (DType, &Device),
     ) -> Self {
         let joined = if protocol.feature.summary { 2 } else { 1 };
         let architecture = Architecture::from(&protocol.head);
@@ -100,7 +101,9 @@ impl ProbeSize {
         let grid = (encoder.grid, encoder.grid);
         let training = &protocol.training;
         Self {
-            head: config.training_memory(grid, protocol.sample.crop, dtype),
+            head: config
+                .training_memory(grid, protocol.sample.crop, dtype)
+                .in_format(Format::of(device)),
             divisible: config.divisible(),
             group: training.group_size.max(1),
             batch: training.groups * training.group_size,

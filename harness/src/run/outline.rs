@@ -106,7 +106,8 @@ fn one(
     let mut features = 0;
     let (memory, trained, predicted) = match &plan.protocol.stages {
         Stages::Dense(protocol) => {
-            let probe = ProbeSize::of(protocol, &plan.backbone, &encoder, host.dtype);
+            let probe =
+                ProbeSize::of(protocol, &plan.backbone, &encoder, (host.dtype, &host.device));
             let tokens = probe.tap_bytes(&encoder) * work.windows;
             if tokens <= host.request.kept_bytes {
                 encodings = 1;

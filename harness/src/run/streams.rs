@@ -29,7 +29,10 @@ impl Host<'_> {
         let sized = runs.iter().filter_map(|(plan, _)| match &plan.protocol.stages {
             Stages::Dense(protocol) => {
                 let encoder = EncoderSize::of(&plan.backbone, &dimensions, side, self.dtype);
-                Some((encoder, ProbeSize::of(protocol, &plan.backbone, &encoder, self.dtype)))
+                Some((
+                    encoder,
+                    ProbeSize::of(protocol, &plan.backbone, &encoder, (self.dtype, &self.device)),
+                ))
             }
             Stages::Knn(_) | Stages::Policy(_) => None,
         });

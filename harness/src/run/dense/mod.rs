@@ -223,8 +223,13 @@ pub(super) fn plan(
             let encoder = EncoderSize::of(backbone, &dimensions, side, host.dtype);
             let published = Settings { protocol: settings.protocol.clone(), ..Settings::default() };
             let dpt = protocol::Asked { head: "dpt", ..asked };
-            ProbeSize::of(&protocol::protocol(&dpt, &published)?.1, backbone, &encoder, host.dtype)
-                .images(&encoder, host.memory)
+            ProbeSize::of(
+                &protocol::protocol(&dpt, &published)?.1,
+                backbone,
+                &encoder,
+                (host.dtype, &host.device),
+            )
+            .images(&encoder, host.memory)
         }
     };
     let protocol = Protocol { name, stages: Stages::Dense(stages) };

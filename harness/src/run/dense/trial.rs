@@ -92,7 +92,7 @@ impl<'a> Trial<'a> {
             BatchSize::Auto => {
                 let side = resolved.preparation.resolution;
                 let encoder = EncoderSize::of(record, &dimensions, side, dtype);
-                ProbeSize::of(&of("dpt")?, record, &encoder, dtype)
+                ProbeSize::of(&of("dpt")?, record, &encoder, (dtype, device))
                     .images(&encoder, device::free_memory(device) / 10 * 9)
             }
         };
