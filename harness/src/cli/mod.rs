@@ -13,6 +13,7 @@ mod demos;
 mod doctor;
 mod error;
 mod features;
+mod hints;
 pub mod options;
 mod plot;
 mod prepare;
