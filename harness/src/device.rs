@@ -210,8 +210,8 @@ pub fn cpu_model() -> String {
 /// the limit of a control group; where neither tells, no limit.
 pub fn free_memory(device: &Device) -> u64 {
     #[cfg(feature = "cuda")]
-    if device.is_cuda() {
-        let info = candle_core::cuda_backend::cudarc::driver::result::mem_get_info();
+    if let Device::Cuda(gpu) = device {
+        let info = gpu.cuda_stream().context().mem_get_info();
         return info.map_or(u64::MAX, |(free, _)| free as u64);
     }
     let _ = device;

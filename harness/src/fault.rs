@@ -13,15 +13,17 @@ pub(crate) enum Fault {
 }
 
 /// Answers of CUDA and of its libraries to an allocation that does not fit.
-const MEMORY: [&str; 4] = [
+const MEMORY: [&str; 6] = [
     "CUDA_ERROR_OUT_OF_MEMORY",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CURAND_STATUS_ALLOCATION_FAILED",
 ];
 
 /// Answers after which every further call in the same process fails: a context is spoilt by them.
-const LOST: [&str; 23] = [
+const LOST: [&str; 24] = [
     "CUDA_ERROR_DEINITIALIZED",
     "CUDA_ERROR_DEVICE_UNAVAILABLE",
     "CUDA_ERROR_ECC_UNCORRECTABLE",
@@ -45,6 +47,7 @@ const LOST: [&str; 23] = [
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
     "CUDA_ERROR_UNKNOWN",
     "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUDNN_STATUS_EXECUTION_FAILED",
 ];
 
 impl Fault {
@@ -67,10 +70,11 @@ impl RunError {
             Self::DeviceLost { .. } => Some(Fault::Lost),
             // What a worker of another language says is no error of this process's device.
             Self::Backbone(BackboneError::Python(_)) => None,
+            // The search has halved its own blocks already; the encoder's batch is nothing to it.
+            Self::Knn(_) => Fault::of(&self.to_string()).filter(|fault| *fault == Fault::Lost),
             Self::Backbone(_)
             | Self::Head(_)
             | Self::Policy(_)
-            | Self::Knn(_)
             | Self::Weights(_)
             | Self::Checkpoint(_)
             | Self::Device(_) => Fault::of(&self.to_string()),

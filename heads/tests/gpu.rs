@@ -16,7 +16,7 @@ use pixio_eval_heads::policy::{Policy, PolicyConfig, PolicyError};
 use schema::{Objective, PolicyTraining};
 
 fn gpu() -> Option<Device> {
-    match Device::new_cuda(0) {
+    match Device::new_cuda_with_stream(0) {
         Ok(device) => Some(device),
         Err(error) => {
             eprintln!("skipped: no GPU ({error})");

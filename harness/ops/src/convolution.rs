@@ -7,7 +7,7 @@ use crate::gather::Gather;
 use crate::storage::{Values, contiguous_f32, elements, filled, tensor};
 use crate::weights::WeightGradient;
 use crate::winograd::{Winograd, worth};
-use crate::{compose, simd};
+use crate::{Format, compose, pixels, simd};
 
 /// Values a task of an element-wise pass takes.
 const TASK: usize = 1 << 15;
@@ -60,7 +60,15 @@ fn run(op: Convolution, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
     let (x, bias) = (x.to_dtype(dtype)?, bias.map(|b| b.to_dtype(dtype)).transpose()?);
     let on_cpu =
         [Some(&x), Some(weight), bias.as_ref()].into_iter().flatten().all(|t| t.device().is_cpu());
-    if !on_cpu || !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
+    let float = matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
+    if x.device().is_cuda() && float {
+        // candle's own would let f32 become TF32, and round a result before its bias is added.
+        let sizes = [op.stride, op.padding];
+        let pixels = Format::Pixels.enter(&x)?;
+        let y = pixels::conv::conv2d(&pixels, weight, bias.as_ref(), sizes, op.rectify)?;
+        return Format::Pixels.leave(&y)?.contiguous();
+    }
+    if !on_cpu || !float {
         let x = if op.rectify { x.relu()? } else { x };
         return compose::conv2d(&x, weight, bias.as_ref(), op.stride, op.padding);
     }

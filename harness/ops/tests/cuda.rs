@@ -14,7 +14,7 @@ use reference::values;
 
 fn gpu() -> Option<Device> {
     // Where the driver's library is missing, loading it panics.
-    let found = std::panic::catch_unwind(|| Device::new_cuda(0).ok()).ok().flatten();
+    let found = std::panic::catch_unwind(|| Device::new_cuda_with_stream(0).ok()).ok().flatten();
     if found.is_none() {
         eprintln!("skipped: no GPU");
     }

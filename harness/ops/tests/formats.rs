@@ -26,7 +26,7 @@ fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
     if cfg!(feature = "cuda") {
         // Where the driver's library is missing, loading it may panic.
-        let gpu = std::panic::catch_unwind(|| Device::new_cuda(0).ok()).ok().flatten();
+        let gpu = std::panic::catch_unwind(|| Device::new_cuda_with_stream(0).ok()).ok().flatten();
         if gpu.is_none() {
             eprintln!("skipped on a GPU: none is there");
         }

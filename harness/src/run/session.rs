@@ -89,7 +89,8 @@ pub fn extract(request: &Request, reporter: &Reporter) -> Result<(), RunError> {
                 let later = plans[first + 1..].iter().map(|planned| &planned.plan);
                 let later: Vec<&RunPlan> =
                     later.filter(|plan| knn::stream(plan) == stream).collect();
-                knn::extract(host, &lazy, &planned.plan, &later, data)?;
+                let extracted = knn::extract(host, &lazy, &planned.plan, &later, data);
+                extracted.map_err(|error| error.on(&host.device))?;
             }
             drop(lazy);
             resolved.release();

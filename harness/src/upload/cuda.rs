@@ -23,7 +23,7 @@ use candle_core::{
 /// Staging buffers: one is filled while others are copied.
 const BUFFERS: usize = 3;
 /// Page-locked buffers for what comes back that are kept for the next.
-const KEPT: usize = 16;
+const KEPT: usize = 128;
 /// Smallest buffer, bytes.
 const LEAST: usize = 1 << 16;
 
@@ -129,7 +129,8 @@ impl Staging {
         let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
         let kept = {
             let mut back = locked(&self.back);
-            let fits = back.iter().position(|buffer| buffer.len() >= bytes);
+            let fits = (0..back.len()).filter(|&place| back[place].len() >= bytes);
+            let fits = fits.min_by_key(|&place| back[place].len());
             fits.map(|place| back.swap_remove(place))
         };
         let context = self.compute.context();

@@ -367,8 +367,15 @@ impl Backward {
     }
 }
 
-/// Squared L2 norm of each parameter's gradient, `[n]` f32; none without gradients.
+/// Squared L2 norm of each parameter's gradient, `[n]` f32, or on a GPU of all of them, `[1]`; none without
+/// gradients.
 fn squares(gradients: &[Option<Tensor>]) -> candle_core::Result<Option<Tensor>> {
+    if gradients.iter().flatten().any(|gradient| gradient.device().is_cuda()) {
+        let all = gradients.iter().flatten().map(Tensor::contiguous);
+        let all = all.collect::<candle_core::Result<Vec<_>>>()?;
+        let norm = ops::norm_of(&all.iter().collect::<Vec<_>>())?;
+        return norm.sqr()?.reshape(1).map(Some);
+    }
     let sums: Vec<Tensor> = gradients
         .iter()
         .flatten()

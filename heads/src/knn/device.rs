@@ -125,8 +125,7 @@ impl DeviceSearch<'_> {
     /// The keys of the nearest of some queries, block by block: one pass over the train set.
     ///
     /// Blocks are filled up with rows of zeros, so that all products are of one shape and sum alike. They
-    /// are uploaded by a thread of their own, which has a stream of its own: that costs no time where the
-    /// products take longer.
+    /// are uploaded by a thread of their own, so that the host's copies are made while products run.
     fn pass(
         &self,
         queries: &[f32],

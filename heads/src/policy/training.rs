@@ -262,6 +262,7 @@ impl Policy {
             variable.var.set(tensor)?;
         }
         self.optimiser = optimiser;
+        self.later = Later::default();
         Ok(())
     }
 

@@ -208,7 +208,8 @@ unsafe fn by_cudnn(
     dtype: DType,
     [x, weight, y]: [CUdeviceptr; 3],
 ) -> Result<bool> {
-    if !super::cudnn::serves(window, dtype) {
+    let aligned = [x, weight, y].iter().all(|address| address.is_multiple_of(16));
+    if !aligned || !super::cudnn::serves(window, dtype) {
         return Ok(false);
     }
     let stream = device.cuda_stream();
@@ -397,6 +398,9 @@ unsafe fn product(
     device.cuda_stream().context().bind_to_thread().w()?;
     // SAFETY: the caller's. cuBLAS goes column by column, so that it computes the transpose of every matrix.
     unsafe {
+        // Parts of a 16-bit sum would otherwise be added in 16 bits.
+        let mode = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        sys::cublasSetMathMode(*blas.handle(), mode).result().w()?;
         result::gemm_ex(
             *blas.handle(),
             turn(b),

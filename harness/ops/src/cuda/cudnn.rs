@@ -66,14 +66,22 @@ pub(super) unsafe fn run(
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => place.insert(Plan::new(handle.raw, pass, window, dtype)?),
         };
-        let Some(plan) = plan else { return Ok(false) };
+        let Some(planned) = plan else { return Ok(false) };
         // SAFETY: workspace need not be set; the caller vouches for the rest.
-        unsafe {
-            let mut memory = Output::new(device, DType::U8, plan.workspace)?;
+        let ran = unsafe {
+            let mut memory = Output::new(device, DType::U8, planned.workspace)?;
             let (memory, _memory) = memory.pointer(&stream)?;
-            plan.run(handle.raw, addresses, memory)?;
+            planned.run(handle.raw, addresses, memory)
+        };
+        match ran {
+            Ok(()) => Ok(true),
+            // A parameter that is refused, or something not supported: nothing was begun.
+            Err(result::CudnnError(status)) if (2000..4000).contains(&(status as u32)) => {
+                *plan = None;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(true)
     })
 }
 

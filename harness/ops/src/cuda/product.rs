@@ -47,7 +47,8 @@ pub(crate) fn product(
             inputs,
             dtype,
             bias: bias.is_some(),
-            alignments: [weight, x, y].map(|p| 1 << p.trailing_zeros().min(8)),
+            alignments: [weight, x, y, bias.as_ref().map_or(y, |(p, _)| *p)]
+                .map(|p| 1 << p.trailing_zeros().min(8)),
         };
         let failed = |error| Error::wrap(error).context(format!("cuBLASLt: {shape:?}"));
         let call = Call::new(shape, bias.as_ref().map(|(p, _)| *p)).map_err(failed)?;
@@ -88,7 +89,8 @@ pub(crate) fn product(
     Ok(Some(to))
 }
 
-/// What an algorithm is chosen by. Alignments are those of the weight, the input and the result in bytes.
+/// What an algorithm is chosen by. Alignments are those of the weight, the input, the result and the
+/// bias in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Shape {
     out: usize,
@@ -96,7 +98,7 @@ struct Shape {
     inputs: usize,
     dtype: DType,
     bias: bool,
-    alignments: [u32; 3],
+    alignments: [u32; 4],
 }
 
 /// The algorithm for a shape, and the memory it needs.
@@ -134,7 +136,10 @@ fn plan(context: &Arc<CudaContext>, shape: Shape, call: &Call) -> Result<(Handle
     }
     let plan = match call.search(library.handle, shape) {
         Ok(found) => Some(Plan { algorithm: found.algo, workspace: found.workspaceSize }),
-        Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => None,
+        Err(CublasError(
+            sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
+            | sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE,
+        )) => None,
         Err(error) => return Err(Error::wrap(error).context(format!("cuBLASLt: {shape:?}"))),
     };
     library.plans.insert(shape, plan);
@@ -194,11 +199,12 @@ impl Call {
         // Parts of a sum are added in f32, or there are none.
         let schemes = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes)?;
-        let [weight, x, y] = &shape.alignments;
+        let [weight, x, y, bias] = &shape.alignments;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, weight)?;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, x)?;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, y)?;
-        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, y)?;
+        // The bias is read like the result.
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, y.min(bias))?;
         // SAFETY: the descriptions live as long as `self` and `preference`.
         unsafe {
             result::get_matmul_algo_heuristic(

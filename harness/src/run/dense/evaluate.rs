@@ -119,6 +119,7 @@ impl Validator<'_> {
         for pass in enqueued {
             self.finish(pass, encoder, &mut scores)?;
         }
+        bar.set(images);
         let finish = |score: Result<Score, RunError>| score?.finish(&self.data.record.name);
         Ok(scores.into_iter().map(finish).collect())
     }

@@ -150,7 +150,8 @@ impl<'a> Runner<'a> {
     /// Writes a checkpoint, unless the newest one is of this step, or the probe is not known to be sound:
     /// a step failed half-way, or nobody could look at the last ones.
     pub(super) fn checkpoint(&mut self) -> Result<(), RunError> {
-        let sound = self.taken.is_empty() && self.probe.is_whole();
+        let together = self.probe.step() == self.progress.step;
+        let sound = self.taken.is_empty() && self.probe.is_whole() && together;
         if self.written == Some(self.progress.step) || !sound {
             return Ok(());
         }

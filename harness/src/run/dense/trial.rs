@@ -90,6 +90,8 @@ impl<'a> Trial<'a> {
         let micro_batch = match batch_size {
             BatchSize::Images(images) => images,
             BatchSize::Auto => {
+                // What is kept for allocations to come does not count as free.
+                uploader.release().map_err(BackboneError::Candle)?;
                 let side = resolved.preparation.resolution;
                 let encoder = EncoderSize::of(record, &dimensions, side, dtype);
                 ProbeSize::of(&of("dpt")?, record, &encoder, (dtype, device))
@@ -169,7 +171,7 @@ impl<'a> Trial<'a> {
         let side = protocol.evaluation.window;
         for start in (0..self.batch()).step_by(self.micro_batch()) {
             let images = self.micro_batch().min(self.batch() - start);
-            let part = |tap: &Tensor| tap.narrow(0, start, images)?.contiguous();
+            let part = |tap: &Tensor| tap.narrow(0, start, images);
             let taps = taps.iter().map(part).collect::<candle_core::Result<Vec<_>>>();
             probe.predict(&taps.map_err(BackboneError::Candle)?, (side, side))?;
         }
