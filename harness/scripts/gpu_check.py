@@ -228,7 +228,7 @@ class Check:
             files = ["predictions.parquet"] + (["head.safetensors"] if "knn" not in cell else [])
             same = [self.file(first, cell, f).read_bytes() == self.file(second, cell, f).read_bytes() for f in files]
             records = [json.loads(self.file(out, cell, "record.json").read_text()) for out in (first, second)]
-            curves = [[record["outcome"][part] for part in ("metrics", "curve")] for record in records]
+            curves = [[record["outcome"].get(part) for part in ("metrics", "curve")] for record in records]
             words = [f for f, same in zip(files, same) if not same] + (["metrics"] if curves[0] != curves[1] else [])
             self.line(f"{cell}, {name}", not words, f"{', '.join(words)} differ" if words else "byte-equal")
 
