@@ -189,7 +189,9 @@ fn a_dry_run_says_what_is_there_and_what_is_shared() {
         // Widths of the tables behind depend on the times.
         let (told, plan) = dry.stdout.split_once("9 cells in").unwrap();
         insta::assert_snapshot!("dry_run", told);
-        assert!(plan.contains("2 passes of an encoder, 9 if every cell ran alone"), "{plan}");
+        // Two streams; where the encoder was measured to cost little, one is taken in two parts.
+        let alone = " passes of an encoder, 9 if every cell ran alone";
+        assert!(["2", "3"].iter().any(|passes| plan.contains(&format!("{passes}{alone}"))), "{plan}");
         assert!(!world.path("dry/.sweeps").exists());
         // Without its data.
         let args = ["sweep", "sweep.toml", "--dry-run"];
