@@ -30,6 +30,10 @@ fn main() -> io::Result<()> {
         println!("cargo:rerun-if-changed={sources}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        // Test programs too take the functions of CUDA's libraries from `pixio-eval-cuda`.
+        println!("cargo:rustc-link-arg=-Wl,--undefined=pixio_eval_cuda_resolve");
+    }
     simulators()
 }
 

@@ -17,6 +17,8 @@ fn main() {
         return;
     }
     println!("cargo:rerun-if-changed=kernels");
+    // Test programs too take the functions of CUDA's libraries from `pixio-eval-cuda`.
+    println!("cargo:rustc-link-arg=-Wl,--undefined=pixio_eval_cuda_resolve");
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PIXIO_EVAL_CUDA_ARCHS"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }

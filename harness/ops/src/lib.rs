@@ -57,6 +57,9 @@
 //! Work is divided by shape alone, so the number of threads never changes a bit of a result. The
 //! instruction set (AVX-512, AVX2 with FMA, or neither) and the cache sizes may.
 
+#[cfg(feature = "cuda")]
+use libcuda as _;
+
 mod activation;
 mod adamw;
 mod attention;
