@@ -49,44 +49,11 @@ impl Merge {
     /// The class with the largest sum at each pixel, the first of equal ones, row-major, and behind them
     /// whether every window's prediction was finite: `[height * width + 1]`, u8.
     pub(super) fn labels(&self) -> Result<Tensor> {
-        let (channels, height, width) = self.sums.dims3()?;
-        let pixels = height * width;
-        let sums = self.sums.reshape((channels, pixels))?;
         // Not finite times zero is not a number. A softmax is not finite if any of its classes is not.
-        let finite = (sums.narrow(0, 0, 1)? * 0.0)?.sum_all()?.eq(0f32)?;
-        let labels = first_of_largest(&sums)?;
+        let finite = (self.sums.narrow(0, 0, 1)? * 0.0)?.sum_all()?.eq(0f32)?;
+        let labels = ops::argmax_classes(&self.sums.unsqueeze(0)?)?;
         Tensor::cat(&[labels.flatten_all()?, finite.reshape(1)?], 0)
     }
-}
-
-/// The row with the largest value of each column of `[rows, columns]`, the first of equal ones: `[1,
-/// columns]`, u8. Neighbours are compared, and then the winners, so that rows keep their order.
-fn first_of_largest(values: &Tensor) -> Result<Tensor> {
-    let (rows, columns) = values.dims2()?;
-    let mut values = values.clone();
-    let rows: Vec<u8> = (0..rows).map(|row| row as u8).collect();
-    let mut labels = Tensor::from_vec(rows, (values.dim(0)?, 1), values.device())?;
-    while values.dim(0)? > 1 {
-        let rows = values.dim(0)?;
-        let half = rows / 2;
-        let pair = |all: &Tensor, which: usize| -> Result<Tensor> {
-            let pairs = all.narrow(0, 0, 2 * half)?.reshape((half, 2, all.dim(1)?))?;
-            pairs.narrow(1, which, 1)?.squeeze(1)?.broadcast_as((half, columns))
-        };
-        let (first, second) = (pair(&values, 0)?, pair(&values, 1)?);
-        let larger = second.gt(&first)?;
-        let better = larger.where_cond(&second, &first)?;
-        let named = larger.where_cond(&pair(&labels, 1)?, &pair(&labels, 0)?)?;
-        let with_last = |winners: Tensor, all: &Tensor| match rows % 2 {
-            0 => Ok(winners),
-            _ => {
-                let last = all.narrow(0, rows - 1, 1)?.broadcast_as((1, columns))?;
-                Tensor::cat(&[winners, last.contiguous()?], 0)
-            }
-        };
-        (values, labels) = (with_last(better, &values)?, with_last(named, &labels)?);
-    }
-    labels.broadcast_as((1, columns))?.contiguous()
 }
 
 #[cfg(test)]
