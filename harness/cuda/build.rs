@@ -9,10 +9,13 @@ use std::{env, fs, io};
 const LIBRARIES: [&str; 7] =
     ["driver", "runtime", "cublas", "cublaslt", "curand", "nvrtc", "cudnn"];
 
+/// Compute capabilities that our kernels are compiled for; PTX of the last serves newer ones.
+const ARCHS: &str = "80,86,89,90";
+
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=symbols");
-    for name in ["CUDARC_CUDA_VERSION", "CUDA_COMPUTE_CAP"] {
+    for name in ["CUDARC_CUDA_VERSION", "CUDA_COMPUTE_CAP", "PIXIO_EVAL_CUDA_ARCHS"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     let version = toolkit();
@@ -20,6 +23,9 @@ fn main() -> io::Result<()> {
     println!("cargo:rustc-env=PIXIO_EVAL_CUDA_MAJOR={}", version / 1000);
     let capability = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_owned());
     println!("cargo:rustc-env=PIXIO_EVAL_CUDA_CAPABILITY={capability}");
+    let archs = env::var("PIXIO_EVAL_CUDA_ARCHS").unwrap_or_else(|_| ARCHS.to_owned());
+    println!("cargo:rustc-env=PIXIO_EVAL_CUDA_ARCHS={archs}");
+    println!("cargo:archs={archs}");
 
     let mut names = Vec::new();
     for (library, file) in LIBRARIES.iter().enumerate() {

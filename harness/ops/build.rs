@@ -9,8 +9,6 @@ use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs};
 
-const ARCHS: &str = "80,86,89,90";
-
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
@@ -19,7 +17,7 @@ fn main() {
     println!("cargo:rerun-if-changed=kernels");
     // Test programs too take the functions of CUDA's libraries from `pixio-eval-cuda`.
     println!("cargo:rustc-link-arg=-Wl,--undefined=pixio_eval_cuda_resolve");
-    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PIXIO_EVAL_CUDA_ARCHS"] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     if let Err(error) = build() {
@@ -31,13 +29,13 @@ fn main() {
 fn build() -> Result<(), String> {
     let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let nvcc = nvcc();
-    let archs = env::var("PIXIO_EVAL_CUDA_ARCHS").unwrap_or_else(|_| ARCHS.to_owned());
+    let archs = env::var("DEP_PIXIO_EVAL_CUDA_ARCHS").map_err(|e| e.to_string())?;
     let mut options = vec!["-fatbin".to_owned(), "-O3".to_owned(), "-std=c++17".to_owned()];
     let mut archs = archs.split(',').map(str::trim).peekable();
     while let Some(arch) = archs.next() {
         if arch.parse::<u32>().is_err() {
             return Err(format!(
-                "PIXIO_EVAL_CUDA_ARCHS: expected compute capabilities as in {ARCHS}, found {arch:?}"
+                "PIXIO_EVAL_CUDA_ARCHS: expected compute capabilities as in 80,86,90, found {arch:?}"
             ));
         }
         let code = match archs.peek() {

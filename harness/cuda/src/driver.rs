@@ -8,6 +8,8 @@ use crate::libraries::{Missing, driver_function, missing};
 const TOOLKIT: &str = env!("PIXIO_EVAL_CUDA_VERSION");
 /// Capability that candle's kernels were compiled for.
 const CAPABILITY: &str = env!("PIXIO_EVAL_CUDA_CAPABILITY");
+/// Capabilities that our own were compiled for, with PTX of the last.
+const ARCHS: &str = env!("PIXIO_EVAL_CUDA_ARCHS");
 
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
 const CAPABILITY_ATTRIBUTES: [c_int; 2] = [75, 76];
@@ -103,11 +105,25 @@ fn runs(built: &str, capability: (u32, u32)) -> bool {
     if base >= 90 { found == base } else { found >= base }
 }
 
+/// Whether machine code of one of `archs` (`80,86,90`), or PTX of the last, runs on a GPU of `capability`.
+fn serve(archs: &str, capability: (u32, u32)) -> bool {
+    let archs: Vec<u32> = archs.split(',').filter_map(|arch| arch.trim().parse().ok()).collect();
+    let found = capability.0 * 10 + capability.1;
+    archs.iter().any(|&arch| arch / 10 == capability.0 && arch <= found)
+        || archs.last().is_some_and(|&last| found >= last)
+}
+
 /// The GPUs this build has kernels for, in words.
 pub fn built_for() -> String {
-    let digits: String = CAPABILITY.chars().take_while(char::is_ascii_digit).collect();
-    let base: u32 = digits.parse().unwrap_or(80);
-    let only = if base >= 90 { "only" } else { "and newer" };
+    words(CAPABILITY, ARCHS)
+}
+
+fn words(capability: &str, archs: &str) -> String {
+    let digits: String = capability.chars().take_while(char::is_ascii_digit).collect();
+    let candles: u32 = digits.parse().unwrap_or(80);
+    let ours = archs.split(',').filter_map(|arch| arch.trim().parse().ok()).min();
+    let base = ours.map_or(candles, |ours: u32| ours.max(candles));
+    let only = if candles >= 90 { "only" } else { "and newer" };
     format!("{}.{} {only}", base / 10, base % 10)
 }
 
@@ -208,7 +224,7 @@ pub fn device(index: usize) -> Result<Gpu, DriverError> {
         return Err(DriverError::NoSuchGpu { index, count });
     }
     let gpu = gpus.swap_remove(index);
-    match runs(CAPABILITY, gpu.capability) {
+    match runs(CAPABILITY, gpu.capability) && serve(ARCHS, gpu.capability) {
         true => Ok(gpu),
         false => Err(DriverError::Capability { gpu }),
     }
@@ -224,6 +240,16 @@ mod tests {
         assert!(!runs("80", (7, 5)) && !runs("89", (8, 6)));
         assert!(runs("90", (9, 0)) && runs("90a", (9, 0)));
         assert!(!runs("90", (8, 9)) && !runs("90a", (10, 0)));
+    }
+
+    #[test]
+    fn our_kernels_run_on_their_family_from_their_version_on_and_by_ptx_on_newer_ones() {
+        assert!([(8, 0), (8, 7), (9, 0), (12, 1)].iter().all(|&c| serve("80,86,89,90", c)));
+        assert!(serve("80,90", (8, 9)) && !serve("80,90", (7, 5)));
+        assert!(serve("90", (9, 0)) && serve("90", (10, 0)) && !serve("90", (8, 9)));
+        assert_eq!(words("80", "80,86,89,90"), "8.0 and newer");
+        assert_eq!(words("80", "90"), "9.0 and newer");
+        assert_eq!(words("90", "90"), "9.0 only");
     }
 
     #[test]

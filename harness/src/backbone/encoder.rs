@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::families::Architecture;
 use super::pooling::Pooling;
 use super::position::{self, Resize};
-use super::transformer::{Block, BlockShape, Dense, Norm, Rotation};
+use super::transformer::{Block, BlockShape, Dense, Norm, Rotation, Tokens};
 use super::{Backbone, BackboneError, Dimensions, Placement, Tap, Wanted, check};
 use crate::weights::{Expected, NameMap, Weights, WeightsError};
 
@@ -331,12 +331,14 @@ impl Backbone for Encoder {
             Some(Places::Turned(rotation)) => Some(&**rotation),
             _ => None,
         };
-        let mut x = self.embed(images, grid, places.as_ref())?;
+        let mut tokens = Tokens::from(self.embed(images, grid, places.as_ref())?);
         let mut taps: Vec<Option<Tap>> = blocks.iter().map(|_| None).collect();
-        for (i, block) in self.blocks.iter().enumerate().take(last + 1) {
-            x = block.forward(&x, rotation)?;
+        let needed = &self.blocks[..=last];
+        for (i, block) in needed.iter().enumerate() {
+            let next = needed.get(i + 1);
+            tokens = block.forward(&tokens, rotation, next)?;
             for (slot, _) in taps.iter_mut().zip(blocks).filter(|(_, tapped)| **tapped == i) {
-                *slot = Some(self.tap(i, &x, grid, wanted)?);
+                *slot = Some(self.tap(i, &tokens.x, grid, wanted)?);
             }
         }
         Ok(taps.into_iter().flatten().collect())

@@ -95,6 +95,13 @@ impl Dense {
         ops::linear(x, &self.weight, self.bias.as_ref())
     }
 
+    /// `stream + forward(x)`, and that as `norm` leaves it for a layer of the same dtype.
+    fn added(&self, x: &Tensor, stream: &Tensor, norm: &Norm) -> Result<(Tensor, Tensor)> {
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        let scale = [&norm.weight, &norm.bias];
+        ops::linear_residual_norm(x, weight, bias, stream, scale, norm.eps)
+    }
+
     pub(super) fn expected(name: &str, shape: &[usize], bias: bool, to: &mut Vec<Expected>) {
         to.push(Expected { name: format!("{name}.weight"), shape: shape.to_vec() });
         if bias {
@@ -261,9 +268,19 @@ impl Block {
         })
     }
 
-    /// `[B, N, D] -> [B, N, D]`, f32.
-    pub(super) fn forward(&self, x: &Tensor, rotation: Option<&Rotation>) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&self.norm1.forward_for(x, &self.qkv)?)?;
+    /// The tokens after this block; normalised for `next`, where one is to follow, in the pass that adds
+    /// this block's last layer to them.
+    pub(super) fn forward(
+        &self,
+        tokens: &Tokens,
+        rotation: Option<&Rotation>,
+        next: Option<&Self>,
+    ) -> Result<Tokens> {
+        let normalised = match &tokens.normalised {
+            Some(normalised) => normalised.clone(),
+            None => self.norm1.forward_for(&tokens.x, &self.qkv)?,
+        };
+        let qkv = self.qkv.forward(&normalised)?;
         let attended = match rotation {
             None => ops::attention(&qkv, self.heads, None)?,
             Some(rotation) => {
@@ -271,15 +288,31 @@ impl Block {
                 ops::attention_qkv(&q, &k, &v, None)?
             }
         };
-        let (x, normalised) = ops::linear_residual_norm(
-            &attended,
-            &self.proj.weight,
-            self.proj.bias.as_ref(),
-            x,
-            [&self.norm2.weight, &self.norm2.bias],
-            self.norm2.eps,
-        )?;
+        let (x, normalised) = self.proj.added(&attended, &tokens.x, &self.norm2)?;
         let hidden = self.mlp.hidden(&normalised, &self.fc1)?;
-        ops::linear_residual(&hidden, &self.fc2.weight, self.fc2.bias.as_ref(), &x)
+        match next {
+            Some(next) => {
+                let (x, normalised) = self.fc2.added(&hidden, &x, &next.norm1)?;
+                Ok(Tokens { x, normalised: Some(normalised) })
+            }
+            None => {
+                let (weight, bias) = (&self.fc2.weight, self.fc2.bias.as_ref());
+                ops::linear_residual(&hidden, weight, bias, &x).map(Tokens::from)
+            }
+        }
+    }
+}
+
+/// What goes from block to block.
+pub(super) struct Tokens {
+    /// The residual stream, `[B, N, D]`, f32.
+    pub(super) x: Tensor,
+    /// The same as the next block's first norm leaves it, where that has been computed.
+    normalised: Option<Tensor>,
+}
+
+impl From<Tensor> for Tokens {
+    fn from(x: Tensor) -> Self {
+        Self { x, normalised: None }
     }
 }

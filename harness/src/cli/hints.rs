@@ -74,7 +74,7 @@ fn driver_hint(error: &libcuda::DriverError) -> &'static str {
             "`nvidia-smi -L` lists the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
         }
         DriverError::Capability { .. } => {
-            "build with CUDA_COMPUTE_CAP=80 for this and every newer GPU (8.0 is the oldest)"
+            "build with CUDA_COMPUTE_CAP=80, and without PIXIO_EVAL_CUDA_ARCHS, for every GPU from capability 8.0 on"
         }
         DriverError::Failed { .. } => {
             "`nvidia-smi` and `pixio-eval doctor` show whether the driver works"
