@@ -84,11 +84,12 @@ struct Product {
     }
 };
 
-void counted(const char* kind, size_t m, size_t n, size_t k, cudaDataType type) {
-    char name[64];
+std::string counted(const char* kind, size_t m, size_t n, size_t k, cudaDataType type) {
+    char name[96];
     const char* of = type == CUDA_R_16BF ? "bf16" : type == CUDA_R_16F ? "f16" : "f32";
     std::snprintf(name, sizeof name, "%s %s %zu x %zu x %zu", kind, of, m, n, k);
     gpu::count("product", name, 2 * m * n * k);
+    return name;
 }
 
 cublasStatus_t status(CUresult result) {
@@ -129,7 +130,7 @@ API(cublasStatus_t) cublasGemmStridedBatchedEx(
     if (!sizes) return CUBLAS_STATUS_INVALID_VALUE;
     bool f32 = compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_16BF;
     if (atype != btype || !f32 || !gpu::size_of(atype) || !gpu::size_of(ctype)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    counted("cuBLAS", (size_t)m * batches, n, k, atype);
+    std::string name = counted("cuBLAS", (size_t)m * batches, n, k, atype);
     float scale = *static_cast<const float*>(alpha), kept = *static_cast<const float*>(beta);
     for (int batch = 0; batch < batches; ++batch) {
         auto at = [&](const void* start, long long stride, cudaDataType type) {
@@ -140,7 +141,11 @@ API(cublasStatus_t) cublasGemmStridedBatchedEx(
             {at(b, strideb, btype), btype, (size_t)k, (size_t)n, (size_t)ldb, tb},
             const_cast<char*>(at(c, stridec, ctype)), ctype, (size_t)ldc, scale, kept, nullptr,
         };
-        if (CUresult error = gpu::enqueue(of(handle).stream, [=] { return product.run(); })) return status(error);
+        auto work = [=] {
+            gpu::Spent time("product", name.c_str());
+            return product.run();
+        };
+        if (CUresult error = gpu::enqueue(of(handle).stream, work)) return status(error);
     }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -264,7 +269,7 @@ API(cublasStatus_t) cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t descri
     const void* addresses[4] = {a, b, c, d};
     for (int i = 0; i < 4; ++i) fits &= (uintptr_t)addresses[i] % algorithm.alignments[i] == 0;
     if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
-    counted("cuBLASLt", m, n, k, la.type);
+    std::string name = counted("cuBLASLt", m, n, k, la.type);
     Product product{
         {a, la.type, m, k, (size_t)la.ld, ta},
         {b, lb.type, k, n, (size_t)lb.ld, tb},
@@ -273,6 +278,7 @@ API(cublasStatus_t) cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t descri
         bias ? description.bias : nullptr,
     };
     auto work = [=]() -> const char* {
+        gpu::Spent time("product", name.c_str());
         if (algorithm.workspace) {
             if (!gpu::holds(workspace, algorithm.workspace)) return "a product's workspace is too small";
             std::memset(workspace, 0xff, algorithm.workspace);

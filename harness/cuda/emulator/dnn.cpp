@@ -140,7 +140,8 @@ cudnnStatus_t run(cudnnHandle_t handle, const char* name, const char* (*work)(co
     std::snprintf(text, sizeof text, "cuDNN %s %zux%zu, %zu to %zu, of %zux%zux%zu", name, c.w.height, c.w.width,
                   c.x.channels, c.y.channels, c.y.count, c.y.height, c.y.width);
     gpu::count("product", text, 2 * elements(c.y) * c.x.channels * c.w.height * c.w.width);
-    auto queued = [=]() -> const char* {
+    auto queued = [=, name = std::string(text)]() -> const char* {
+        gpu::Spent time("product", name.c_str());
         if (!c.held() || !gpu::holds(workspace, WORKSPACE)) return "a convolution of what is not the GPU's memory";
         std::memset(workspace, 0xff, WORKSPACE);
         return work(c);

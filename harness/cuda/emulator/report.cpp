@@ -13,8 +13,13 @@ namespace gpu {
 namespace {
 
 struct Report {
-    using Line = std::pair<std::pair<std::string, std::string>, std::pair<uint64_t, uint64_t>>;
-    std::map<std::pair<std::string, std::string>, std::pair<uint64_t, uint64_t>> lines;
+    struct Counts {
+        uint64_t calls = 0, amount = 0;
+        double seconds = 0;
+    };
+    using Name = std::pair<std::string, std::string>;
+    using Line = std::pair<Name, Counts>;
+    std::map<Name, Counts> lines;
 
     ~Report() {
         const char* path = std::getenv("EMULATED_GPU_REPORT");
@@ -23,11 +28,11 @@ struct Report {
         std::vector<Line> sorted(lines.begin(), lines.end());
         std::stable_sort(sorted.begin(), sorted.end(), [](const Line& a, const Line& b) {
             return a.first.first != b.first.first ? a.first.first < b.first.first
-                                                  : a.second.first > b.second.first;
+                                                  : a.second.calls > b.second.calls;
         });
         for (const auto& [name, counts] : sorted) {
-            std::fprintf(file, "%-8s %-44s %10llu %16llu\n", name.first.c_str(), name.second.c_str(),
-                         (unsigned long long)counts.first, (unsigned long long)counts.second);
+            std::fprintf(file, "%-8s %-56s %10llu %16llu %8.3f s\n", name.first.c_str(), name.second.c_str(),
+                         (unsigned long long)counts.calls, (unsigned long long)counts.amount, counts.seconds);
         }
         std::fclose(file);
     }
@@ -35,11 +40,17 @@ struct Report {
 
 }  // namespace
 
-void count(const char* kind, const char* name, uint64_t amount) {
-    static Report report;
-    auto& [calls, sum] = report.lines[{kind, name}];
-    ++calls;
-    sum += amount;
+static Report& report() {
+    static Report all;
+    return all;
 }
+
+void count(const char* kind, const char* name, uint64_t amount) {
+    Report::Counts& counts = report().lines[{kind, name}];
+    ++counts.calls;
+    counts.amount += amount;
+}
+
+void spent(const char* kind, const char* name, double seconds) { report().lines[{kind, name}].seconds += seconds; }
 
 }  // namespace gpu

@@ -152,6 +152,16 @@ pub fn values(path: &Path, name: &str) -> Vec<f32> {
     file[name].flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// Every tensor of a safetensors file, one after another in the order of their names.
+pub fn all_values(path: &Path) -> Vec<f32> {
+    let file = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+    let sorted: BTreeMap<_, _> = file.into_iter().collect();
+    let flat = |tensor: candle_core::Tensor| {
+        tensor.flatten_all().unwrap().to_dtype(candle_core::DType::F32).unwrap()
+    };
+    sorted.into_values().flat_map(|tensor| flat(tensor).to_vec1::<f32>().unwrap()).collect()
+}
+
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         std::fs::create_dir_all(to).unwrap();

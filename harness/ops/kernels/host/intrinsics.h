@@ -62,19 +62,19 @@ template <class T> T atomicMax(T* p, T x) { T old = *p; *p = max(old, x); return
 
 namespace host {
 
-// Shows `mine` to the warp and calls `read` with a function from lanes to what they show.
+// Shows `mine` to the warp and calls `read` with a function from lanes to what they show. What is shown stays
+// until the warp has met once more: the next exchange uses other slots.
 template <class T, class F> auto exchange(const char* kind, const T& mine, F read) {
     static_assert(sizeof(T) <= 64);
     Warp& warp = *fibre->warp;
-    std::memcpy(warp.slots[fibre->lane], &mine, sizeof(T));
+    auto& slots = warp.slots[warp.barrier.generation % 2];
+    std::memcpy(slots[fibre->lane], &mine, sizeof(T));
     wait(warp.barrier, kind);
-    auto result = read([&](unsigned lane) {
+    return read([&](unsigned lane) {
         T theirs;
-        std::memcpy(&theirs, warp.slots[lane], sizeof(T));
+        std::memcpy(&theirs, slots[lane], sizeof(T));
         return theirs;
     });
-    wait(warp.barrier, kind);
-    return result;
 }
 
 inline void check_mask(unsigned mask) {
@@ -175,7 +175,10 @@ inline void ldmatrix_x4_trans(unsigned (&r)[4], const void* row) { host::load_ma
 inline void cp_async16(void* to, const void* from, bool valid) {
     if (((uintptr_t)to | (valid ? (uintptr_t)from : 0)) % 16) host::fail("cp.async that is not aligned");
     std::memset(to, 0xff, 16);
-    host::fibre->copies.back().push_back({to, valid ? from : nullptr});
+    host::fibre->open_copies().push_back({to, valid ? from : nullptr});
 }
-inline void cp_async_commit() { host::fibre->copies.emplace_back(); }
+inline void cp_async_commit() {
+    host::fibre->open_copies();
+    host::fibre->copies.emplace_back();
+}
 template <int N> void cp_async_wait() { host::finish_copies(N); }

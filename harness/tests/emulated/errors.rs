@@ -1,0 +1,85 @@
+//! What goes wrong with a GPU, said and survived.
+
+use crate::common::World;
+use crate::{arguments, emulator, good, run, world};
+
+/// What a command that cannot use the GPU says.
+fn refused(gpu: &[(&str, &str)], device: &str) -> String {
+    let ran = run(
+        &World::new(),
+        gpu,
+        &["all", "--sample", "--backbone", "random:pixio-nano", "--device", device],
+    );
+    assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+    ran.stderr
+}
+
+#[test]
+fn gpus_that_cannot_be_used_are_refused_before_any_work() {
+    if emulator().is_none() {
+        return;
+    }
+    let mut said = Vec::new();
+    said.push(refused(&[], "cuda:1"));
+    said.push(refused(&[("GPUS", "0")], "cuda"));
+    said.push(refused(&[("GPU_CAPABILITY", "75")], "cuda"));
+    said.push(refused(&[("GPU_DRIVER", "11080")], "cuda"));
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+/// A GPU that goes away in the middle is an error that says how to go on; the same command then ends with the bytes of
+/// a run that nothing happened to, and on the CPU it ends too.
+#[test]
+fn a_run_that_lost_its_gpu_goes_on() {
+    if emulator().is_none() {
+        return;
+    }
+    let world = world();
+    let cells = ["nyuv2/linear", "nyuv2/dpt"];
+    let args = |device, out| {
+        [&arguments(&cells, device, "f32", out)[..], &["--epochs", "3", "--limit", "8"]].concat()
+    };
+    let report = world.path("report");
+    let counted = [("GPU_REPORT", report.to_str().unwrap())];
+    good(&run(&world, &counted, &args("cuda", "whole")));
+    let text = std::fs::read_to_string(&report).unwrap();
+    let kernels = text.lines().filter(|line| line.starts_with("kernel"));
+    let launches: u64 =
+        kernels.map(|line| line.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap()).sum();
+    let expected = world.results("whole");
+    for (out, share) in [("early", 10), ("late", 70)] {
+        std::fs::remove_dir_all(world.path("cache")).unwrap();
+        let at = (launches * share / 100).to_string();
+        let ran = run(&world, &[("GPU_LAUNCHES", &at)], &args("cuda", out));
+        assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+        assert!(ran.stderr.contains("CUDA_ERROR_LAUNCH_FAILED"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("the same command"), "{}", ran.stderr);
+        good(&run(&world, &[], &args("cuda", out)));
+        assert!(world.results(out) == expected, "{out}: other bytes");
+    }
+    let at = (launches * 70 / 100).to_string();
+    assert_eq!(run(&world, &[("GPU_LAUNCHES", &at)], &args("cuda", "moved")).status, Some(1));
+    good(&world.run(&args("cpu", "moved")));
+}
+
+/// Where the batch does not fit, smaller ones do, and the run says so; where nothing fits, that is the error.
+#[test]
+fn what_does_not_fit_is_halved_and_said() {
+    if emulator().is_none() {
+        return;
+    }
+    let world = world();
+    let knn = |megabytes: &str, out| {
+        let mut args = arguments(&["imagenet1k/knn"], "cuda", "f32", out);
+        let backbone = args.iter().position(|arg| *arg == "mini").unwrap();
+        args[backbone] = "random:pixio-b";
+        args.extend(["--limit", "32", "--batch-size", "32"]);
+        run(&world, &[("GPU_MEMORY_MB", megabytes)], &args)
+    };
+    let ran = knn("700", "halved");
+    good(&ran);
+    assert!(ran.stderr.contains("memory"), "{}", ran.stderr);
+    let ran = knn("200", "nothing");
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("memory"), "{}", ran.stderr);
+}

@@ -1,0 +1,113 @@
+//! The same numbers as on the CPU, and the same bytes whenever streams run.
+
+use crate::common::{World, values};
+use crate::{arguments, emulator, good, run, world};
+
+const HEADS: [&str; 4] = ["nyuv2/linear", "nyuv2/dpt", "ade20k/linear", "ade20k/dpt"];
+
+/// The norm of the difference over the norm.
+fn difference(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let off = norm(&mut found.iter().zip(expected).map(|(f, e)| f64::from(f - e)));
+    off / norm(&mut expected.iter().map(|&e| f64::from(e)))
+}
+
+#[test]
+fn features_are_those_of_the_cpu() {
+    if emulator().is_none() {
+        return;
+    }
+    let world = World::new();
+    good(&world.run(&["data", "sample", "voc2012", "--to", "samples"]));
+    let images = std::fs::read_dir(world.path("samples/voc2012/JPEGImages")).unwrap();
+    let mut images: Vec<_> = images.map(|entry| entry.unwrap().path()).collect();
+    images.sort();
+    let images: Vec<_> = images.iter().take(2).map(|path| path.to_str().unwrap()).collect();
+    let block = |last: usize| format!("block{last}.patch_tokens");
+    for (name, last) in
+        [("pixio-nano", 3), ("dinov3-s-plus", 11), ("siglip-b", 11), ("theia-t", 11)]
+    {
+        let backbone = format!("random:{name}");
+        let tokens = |device: &str, dtype: &str, out: &str| {
+            let out_file = world.path(out);
+            let taps = last.to_string();
+            let given = [
+                "--backbone",
+                &backbone,
+                "--taps",
+                &taps,
+                "--size",
+                "112x112",
+                "--device",
+                device,
+                "--dtype",
+                dtype,
+            ];
+            let args = [&["features"], &images[..], &given, &["--out", out_file.to_str().unwrap()]]
+                .concat();
+            good(&run(&world, &[], &args));
+            values(&out_file, &block(last))
+        };
+        let expected = tokens("cpu", "f32", "cpu.safetensors");
+        let off = difference(&tokens("cuda", "f32", "f32.safetensors"), &expected);
+        assert!(off < 1e-5, "{name} in f32: {off:e}");
+        let off = difference(&tokens("cuda", "bf16", "bf16.safetensors"), &expected);
+        assert!(off < 2e-2, "{name} in bf16: {off:e}");
+    }
+}
+
+#[test]
+fn heads_after_a_step_are_those_of_the_cpu() {
+    if emulator().is_none() {
+        return;
+    }
+    let world = world();
+    let one = ["--epochs", "1", "--limit", "4"];
+    good(&world.run(&[&arguments(&HEADS, "cpu", "f32", "cpu")[..], &one].concat()));
+    good(&run(&world, &[], &[&arguments(&HEADS, "cuda", "f32", "cuda")[..], &one].concat()));
+    let heads = |out: &str| -> Vec<Vec<f32>> {
+        let results = world.results(out);
+        let files = results.keys().filter(|path| path.ends_with("head.safetensors"));
+        files.map(|path| crate::common::all_values(&world.path(out).join(path))).collect()
+    };
+    let (found, expected) = (heads("cuda"), heads("cpu"));
+    assert_eq!((found.len(), expected.len()), (4, 4));
+    for (found, expected) in found.iter().zip(&expected) {
+        let off = difference(found, expected);
+        assert!(off < 1e-3, "{off:e}");
+    }
+}
+
+/// Streams that do nothing before they must, that do everything at once, and that run at random: the host and the
+/// streams wait where they have to if nobody can tell from the results.
+#[test]
+fn results_do_not_depend_on_when_streams_run() {
+    if emulator().is_none() {
+        return;
+    }
+    let world = world();
+    let cells = ["imagenet1k/knn", "nyuv2/linear", "nyuv2/dpt", "ade20k/linear"];
+    let results = |order: &str| {
+        let out = format!("order-{order}");
+        let cache = world.path(&format!("cache-{order}"));
+        let cells: Vec<&str> = cells.to_vec();
+        let args =
+            [&arguments(&cells, "cuda", "bf16", &out)[..], &["--epochs", "1", "--limit", "8"]]
+                .concat();
+        let mut command = world.command(&args);
+        command.env("LD_LIBRARY_PATH", emulator().unwrap());
+        command.env("EMULATED_GPU_ORDER", order).env("PIXIO_EVAL_CACHE", cache);
+        good(&world.finish(command));
+        world.results(&out)
+    };
+    let expected = results("at-once");
+    assert!(!expected.is_empty());
+    for order in ["late", "1", "2"] {
+        let found = results(order);
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, bytes) in &found {
+            assert!(*bytes == expected[name], "{order}: {} differs", name.display());
+        }
+    }
+}
