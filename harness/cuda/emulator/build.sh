@@ -16,8 +16,8 @@ for p in json.load(sys.stdin)["packages"]:
     if p["name"] == "candle-kernels": print(os.path.dirname(p["manifest_path"]))')"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-# As nvcc, which reads four numbers of one type as one of another.
-cxx=("${CXX:-c++}" -std=c++17 -O2 -march=native -fno-strict-aliasing -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -w)
+# As nvcc, which reads four numbers of one type as one of another; every product is rounded before it is added.
+cxx=("${CXX:-c++}" -std=c++17 -O2 -march=native -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -w)
 
 # Each file of kernels with a line for each of its kernels behind it.
 names() { "${cxx[@]}" -E -P "$@" | tr '\n' ' ' | grep -oE "$pattern" | grep -oE '[a-z0-9_]+$' | sort -u; }

@@ -163,7 +163,8 @@ fn normalisation_does_not_depend_on_the_format() {
     }
     let (mean, variance) = (&planes.1, &planes.2);
     let eval = |format: Format, t: &[Tensor]| {
-        format.batch_norm_eval(&t[0], &t[1], &t[2], mean, variance, 1e-5)
+        let [mean, variance] = [mean, variance].map(|of| of.to_device(t[0].device()).unwrap());
+        format.batch_norm_eval(&t[0], &t[1], &t[2], &mean, &variance, 1e-5)
     };
     assert_same("evaluation", &eval, &inputs, 5e-6);
     // Without a graph.

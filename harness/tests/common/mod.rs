@@ -2,6 +2,10 @@
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::unwrap_used)]
 
+// CUDA's functions, of which candle's objects want to be linked with some.
+#[cfg(feature = "cuda")]
+use libcuda as _;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
