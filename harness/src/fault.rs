@@ -1,6 +1,7 @@
 //! What a GPU's error means for the run: less at a time may fit, or the device is lost.
 
 use crate::backbone::BackboneError;
+use crate::resolve::ResolveError;
 use crate::run::RunError;
 
 /// How a GPU failed.
@@ -71,7 +72,10 @@ impl RunError {
             // What a worker of another language says is no error of this process's device.
             Self::Backbone(BackboneError::Python(_)) => None,
             // The search has halved its own blocks already; the encoder's batch is nothing to it.
-            Self::Knn(_) => Fault::of(&self.to_string()).filter(|fault| *fault == Fault::Lost),
+            // Nor to weights that do not fit.
+            Self::Knn(_) | Self::Resolve(ResolveError::Weights(_)) => {
+                Fault::of(&self.to_string()).filter(|fault| *fault == Fault::Lost)
+            }
             Self::Backbone(_)
             | Self::Head(_)
             | Self::Policy(_)
@@ -134,6 +138,17 @@ mod tests {
             source: std::io::Error::other("no"),
         };
         assert_eq!(fault(file), None);
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_ask_for_no_smaller_batch() {
+        let weights = |text| {
+            let source = cuda(text);
+            let error = crate::weights::WeightsError::Convert { name: "norm".to_owned(), source };
+            RunError::Resolve(ResolveError::Weights(error)).fault()
+        };
+        assert_eq!(weights("CUDA_ERROR_OUT_OF_MEMORY"), None);
+        assert_eq!(weights("CUDA_ERROR_LAUNCH_FAILED"), Some(Fault::Lost));
     }
 
     #[test]

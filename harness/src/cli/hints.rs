@@ -3,6 +3,7 @@
 use results::plot::PlotError;
 
 use crate::device::DeviceError;
+use crate::fault::Fault;
 use crate::hub::HubError;
 use crate::lists::ListError;
 use crate::python::WorkerError;
@@ -187,7 +188,14 @@ pub(super) fn resolve_hints(error: &ResolveError) -> Vec<String> {
             )
         }
         ResolveError::Weights(WeightsError::Pth { source, .. }) => one(pth_hint(source)),
-        ResolveError::Weights(_) => one("the file may be damaged: fetch or copy it again"),
+        ResolveError::Weights(error) => one(match Fault::of(&error.to_string()) {
+            Some(Fault::Memory) => {
+                "the encoder does not fit: `nvidia-smi` shows who else uses the GPU; --dtype bf16 takes half of what \
+                 f32 does"
+            }
+            Some(Fault::Lost) => "`pixio-eval doctor` shows whether the GPU is back",
+            None => "the file may be damaged: fetch or copy it again",
+        }),
         ResolveError::Hub(error) => hub_hints(error),
         ResolveError::Registry(RegistryError::Entry { near, .. }) => {
             near.first().map(|first| format!("did you mean {first:?}?")).into_iter().collect()

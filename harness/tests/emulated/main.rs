@@ -10,6 +10,7 @@ mod common;
 mod errors;
 mod same;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -45,6 +46,20 @@ fn run(world: &World, gpu: &[(&str, &str)], args: &[&str]) -> Ran {
     command.env("LD_LIBRARY_PATH", emulator().unwrap());
     command.envs(gpu.iter().map(|(name, value)| (format!("EMULATED_{name}"), value)));
     world.finish(command)
+}
+
+/// How often a program did each thing of a kind, from its report.
+fn calls(report: &Path, kind: &str) -> BTreeMap<String, u64> {
+    let text = std::fs::read_to_string(report).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(kind));
+    // Behind a name: calls, what they are about, seconds and their unit.
+    lines
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (name, counts) = words.split_at(words.len() - 4);
+            (name.join(" "), counts[0].parse().unwrap())
+        })
+        .collect()
 }
 
 fn good(ran: &Ran) {

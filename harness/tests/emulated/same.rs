@@ -1,7 +1,7 @@
 //! The same numbers as on the CPU, and the same bytes whenever streams run.
 
 use crate::common::{World, values};
-use crate::{arguments, emulator, good, run, world};
+use crate::{arguments, calls, emulator, good, run, world};
 
 const HEADS: [&str; 4] = ["nyuv2/linear", "nyuv2/dpt", "ade20k/linear", "ade20k/dpt"];
 
@@ -110,4 +110,28 @@ fn results_do_not_depend_on_when_streams_run() {
             assert!(*bytes == expected[name], "{order}: {} differs", name.display());
         }
     }
+}
+
+/// Twice the steps in an epoch, and the host waits as often: for checkpoints and losses, not for steps.
+#[test]
+fn the_host_does_not_wait_for_a_step() {
+    if emulator().is_none() {
+        return;
+    }
+    let world = world();
+    let report = world.path("report");
+    let counted = [("GPU_REPORT", report.to_str().unwrap())];
+    let waits = |images: &str| {
+        let short = ["--epochs", "1", "--limit", images];
+        let args = [&arguments(&HEADS[..2], "cuda", "bf16", images)[..], &short].concat();
+        good(&run(&world, &counted, &args));
+        let steps = calls(&report, "kernel")["silog_forward_bf16"];
+        let mut waits = calls(&report, "wait");
+        // An event that was recorded three uploads ago.
+        waits.remove("cuEventSynchronize");
+        (steps, waits)
+    };
+    let ((few, of_few), (many, of_many)) = (waits("8"), waits("16"));
+    assert!(few > 0 && many == 2 * few, "{few} and {many} losses");
+    assert_eq!(of_many, of_few);
 }
