@@ -71,6 +71,7 @@ struct Product {
                 return "a product's factor is not memory of the GPU";
             }
         }
+        if (bias && !gpu::holds(bias, m * gpu::size_of(type))) return "a product's bias is not memory of the GPU";
         std::vector<float> left = a.by_rows(), right = b.by_columns(), sums(m * n);
         gpu::product(left.data(), right.data(), sums.data(), m, n, k);
         for (size_t i = 0; i < m; ++i) {

@@ -43,7 +43,9 @@ gpu::Event* event_of(CUevent event) { return reinterpret_cast<gpu::Event*>(event
 // The contexts of the GPUs, which are told apart by their addresses.
 char contexts[64];
 
-const char* copy(void* to, const void* from, size_t bytes) {
+// Copies; of addresses of the GPU one or both may be freed by then.
+const char* copy(void* to, const void* from, size_t bytes, const void* there, const void* too = nullptr) {
+    if (!gpu::holds(there, bytes) || (too && !gpu::holds(too, bytes))) return "a copy from or to freed memory";
     std::memcpy(to, from, bytes);
     return nullptr;
 }
@@ -165,7 +167,7 @@ API cuStreamDestroy_v2(CUstream stream) {
 API cuStreamSynchronize(CUstream stream) {
     ON_A_GPU;
     count("wait", "cuStreamSynchronize", 0);
-    return stream ? gpu::drain(stream_of(stream)) : gpu::drain_all();
+    return stream ? gpu::drain(stream_of(stream)) : gpu::drain_blocking();
 }
 API cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     ON_A_GPU;
@@ -190,16 +192,20 @@ API cuEventRecord(CUevent event, CUstream stream) {
 }
 API cuEventSynchronize(CUevent event) {
     ON_A_GPU;
-    count("wait", "cuEventSynchronize", 0);
-    return gpu::reach(event_of(event), event_of(event)->recorded);
+    gpu::Event& to = *event_of(event);
+    // What was launched since goes on beside the host; where nothing was, the GPU has nothing to do meanwhile.
+    bool idle = to.reached < to.recorded && to.launches == gpu::launches;
+    count(idle ? "wait" : "event", "cuEventSynchronize", 0);
+    return gpu::reach(&to, to.stream, to.recorded);
 }
 API cuEventQuery(CUevent event) {
     ON_A_GPU;
     if (event_of(event)->reached == event_of(event)->recorded) return CUDA_SUCCESS;
     // The next one may find it done.
-    CUresult error = gpu::reach(event_of(event), event_of(event)->recorded);
+    CUresult error = gpu::reach(event_of(event), event_of(event)->stream, event_of(event)->recorded);
     return error ? error : CUDA_ERROR_NOT_READY;
 }
+#undef cuEventElapsedTime
 API cuEventElapsedTime_v2(float* milliseconds, CUevent from, CUevent to) {
     ON_A_GPU;
     const gpu::Event &a = *event_of(from), &b = *event_of(to);
@@ -207,6 +213,11 @@ API cuEventElapsedTime_v2(float* milliseconds, CUevent from, CUevent to) {
     if (a.reached < a.recorded || b.reached < b.recorded) return CUDA_ERROR_NOT_READY;
     *milliseconds = (float)((b.time - a.time) * 1e3);
     return CUDA_SUCCESS;
+}
+
+// Its name before CUDA 13.
+API cuEventElapsedTime(float* milliseconds, CUevent from, CUevent to) {
+    return cuEventElapsedTime_v2(milliseconds, from, to);
 }
 
 // Memory.
@@ -226,10 +237,13 @@ static CUresult allocated(CUdeviceptr* address, size_t bytes) {
 static const char* released(CUdeviceptr address) {
     return gpu::release((void*)address) ? nullptr : "something was freed that is no allocation";
 }
-API cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream) {
+// The memory is the stream's: what another one writes there before this one's turn is lost.
+API cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
     ON_A_GPU;
     count("memory", "cuMemAllocAsync", bytes);
-    return allocated(address, bytes);
+    if (CUresult error = allocated(address, bytes)) return error;
+    void* memory = (void*)*address;
+    return give(stream, [=]() -> const char* { std::memset(memory, 0xff, bytes); return nullptr; }, false);
 }
 API cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
     ON_A_GPU;
@@ -280,37 +294,37 @@ API cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstrea
     if (!gpu::holds((void*)to, bytes)) return CUDA_ERROR_INVALID_VALUE;
     if (gpu::locked(from)) {
         count("copy", "to the GPU, page-locked", bytes);
-        return give(stream, [=] { return copy((void*)to, from, bytes); }, false);
+        return give(stream, [=] { return copy((void*)to, from, bytes, (void*)to); }, false);
     }
     count("copy", "to the GPU, pageable", bytes);
     auto start = static_cast<const char*>(from);
     std::vector<char> kept(start, start + bytes);
-    return give(stream, [=] { return copy((void*)to, kept.data(), bytes); }, false);
+    return give(stream, [=] { return copy((void*)to, kept.data(), bytes, (void*)to); }, false);
 }
 API cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t bytes) {
     ON_A_GPU;
     count("wait", "cuMemcpyHtoD", bytes);
     if (!gpu::holds((void*)to, bytes)) return CUDA_ERROR_INVALID_VALUE;
-    return give(nullptr, [=] { return copy((void*)to, from, bytes); }, true);
+    return give(nullptr, [=] { return copy((void*)to, from, bytes, (void*)to); }, true);
 }
 API cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
     ON_A_GPU;
     if (!gpu::holds((void*)from, bytes)) return CUDA_ERROR_INVALID_VALUE;
     bool now = !gpu::locked(to);
     count(now ? "wait" : "copy", now ? "to the host, pageable" : "to the host, page-locked", bytes);
-    return give(stream, [=] { return copy(to, (void*)from, bytes); }, now);
+    return give(stream, [=] { return copy(to, (void*)from, bytes, (void*)from); }, now);
 }
 API cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t bytes) {
     ON_A_GPU;
     count("wait", "cuMemcpyDtoH", bytes);
     if (!gpu::holds((void*)from, bytes)) return CUDA_ERROR_INVALID_VALUE;
-    return give(nullptr, [=] { return copy(to, (void*)from, bytes); }, true);
+    return give(nullptr, [=] { return copy(to, (void*)from, bytes, (void*)from); }, true);
 }
 API cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
     ON_A_GPU;
     count("copy", "on the GPU", bytes);
     if (!gpu::holds((void*)to, bytes) || !gpu::holds((void*)from, bytes)) return CUDA_ERROR_INVALID_VALUE;
-    return give(stream, [=] { return copy((void*)to, (void*)from, bytes); }, false);
+    return give(stream, [=] { return copy((void*)to, (void*)from, bytes, (void*)to, (void*)from); }, false);
 }
 API cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
     ON_A_GPU;
@@ -362,10 +376,9 @@ API cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int 
 API cuLaunchKernel(CUfunction launched, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, CUstream stream, void** arguments, void**) {
     ON_A_GPU;
-    static uint64_t launches = 0;
-    if (++launches == settings().launches) {
-        gpu::fault("the GPU is lost, as was asked for");
-        return gpu::lost();
+    if (++gpu::launches == settings().launches) {
+        // Nobody hears of it before something waits.
+        return give(stream, []() -> const char* { return "the GPU is lost, as was asked for"; }, false);
     }
     const auto& function = *reinterpret_cast<Function*>(launched);
     count("kernel", function.name.c_str(), (uint64_t)gx * gy * gz * bx * by * bz);

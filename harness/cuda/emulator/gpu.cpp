@@ -1,5 +1,6 @@
 #include "gpu.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -13,7 +14,10 @@ namespace {
 
 // Bytes on either side of an allocation that must stay as they are.
 constexpr size_t GUARD = 256;
-constexpr unsigned char GUARDED = 0xa5;
+// NaN in every type, as is what was never written, and told from that.
+constexpr unsigned char GUARDED[4] = {0xfe, 0xff, 0xfe, 0xff};
+// Freed memory that nobody gets: who still reads it finds NaN.
+constexpr size_t MOST_RETIRED = 256 << 20;
 // Work that may wait: memory that is freed comes back only when its turn comes.
 constexpr size_t MOST_WAITING = 2048;
 
@@ -58,20 +62,43 @@ CUresult one(Stream* stream) {
     return lost();
 }
 
+void set_guard(unsigned char* start, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) start[i] = GUARDED[(uintptr_t)(start + i) % 4];
+}
+
 bool intact(const unsigned char* start) {
-    for (size_t i = 0; i < GUARD; ++i) if (start[i] != GUARDED) return false;
+    for (size_t i = 0; i < GUARD; ++i) if (start[i] != GUARDED[(uintptr_t)(start + i) % 4]) return false;
     return true;
 }
+
+void check(uintptr_t address, size_t bytes) {
+    auto start = (const unsigned char*)address;
+    if (intact(start - GUARD) && intact(start + bytes)) return;
+    char what[96];
+    std::snprintf(what, sizeof what, "something was written past an allocation of %zu bytes", bytes);
+    fault(what);
+}
+
+// Allocations that live as long as the program.
+struct AtExit {
+    ~AtExit() {
+        for (const auto& [address, bytes] : device.sizes) check(address, bytes);
+    }
+} at_exit;
+
+std::deque<std::pair<unsigned char*, size_t>> retired;
+size_t retired_bytes = 0;
 
 }  // namespace
 
 std::recursive_mutex mutex;
+uint64_t launches = 0;
 
 const Settings& settings() {
     static const Settings found = [] {
         const char* order = std::getenv("EMULATED_GPU_ORDER");
         Settings s{(int)number("EMULATED_GPUS", 1), (int)number("EMULATED_GPU_CAPABILITY", 90),
-                   (int)number("EMULATED_GPU_DRIVER", 13000), number("EMULATED_GPU_MEMORY_MB", 4096) << 20,
+                   (int)number("EMULATED_GPU_DRIVER", CUDA_VERSION), number("EMULATED_GPU_MEMORY_MB", 4096) << 20,
                    order ? order : "late", number("EMULATED_GPU_LAUNCHES", 0)};
         dice.seed((unsigned)std::strtoul(s.order.c_str(), nullptr, 10));
         return s;
@@ -92,6 +119,13 @@ CUresult drain(Stream* stream) {
     return result;
 }
 
+CUresult drain_blocking() {
+    for (Stream* stream : streams) {
+        if (stream->blocking) if (CUresult error = drain(stream)) return error;
+    }
+    return lost();
+}
+
 CUresult drain_all() {
     for (Stream* stream : streams) if (CUresult error = drain(stream)) return error;
     return lost();
@@ -100,9 +134,7 @@ CUresult drain_all() {
 CUresult enqueue(Stream* stream, Work work) {
     if (CUresult error = lost()) return error;
     if (!stream) {
-        for (Stream* other : streams) {
-            if (other->blocking) if (CUresult error = drain(other)) return error;
-        }
+        if (CUresult error = drain_blocking()) return error;
         if (const char* error = work()) fault(error);
         return lost();
     }
@@ -128,17 +160,17 @@ CUresult ended(Stream* stream) {
 
 CUresult record(Event* event, Stream* stream) {
     uint64_t state = ++event->recorded;
+    event->launches = launches;
     event->stream = stream;
     return enqueue(stream, [=] {
-        event->reached = state;
+        event->reached = std::max(event->reached, state);
         event->time = now();
         return nullptr;
     });
 }
 
-CUresult reach(Event* event, uint64_t state) {
+CUresult reach(Event* event, Stream* stream, uint64_t state) {
     while (event->reached < state) {
-        Stream* stream = event->stream;
         if (!stream || !streams.count(stream) || stream->waiting.empty()) return lost();
         if (CUresult error = one(stream)) return error;
     }
@@ -147,9 +179,10 @@ CUresult reach(Event* event, uint64_t state) {
 
 CUresult wait(Stream* stream, Event* event) {
     uint64_t state = event->recorded;
-    if (event->stream == stream) return lost();
+    Stream* recorded = event->stream;
+    if (recorded == stream) return lost();
     return enqueue(stream, [=]() -> const char* {
-        reach(event, state);
+        reach(event, recorded, state);
         return nullptr;
     });
 }
@@ -159,7 +192,7 @@ void* allocate(size_t bytes) {
     size_t room = (bytes + 255) / 256 * 256;
     auto start = static_cast<unsigned char*>(std::aligned_alloc(256, room + 2 * GUARD));
     if (!start) return nullptr;
-    std::memset(start, GUARDED, room + 2 * GUARD);
+    set_guard(start, room + 2 * GUARD);
     std::memset(start + GUARD, 0xff, bytes);
     device.sizes[(uintptr_t)start + GUARD] = bytes;
     device.total += bytes;
@@ -170,16 +203,18 @@ bool release(void* address) {
     auto found = device.sizes.find((uintptr_t)address);
     if (found == device.sizes.end()) return false;
     size_t bytes = found->second;
-    auto start = static_cast<unsigned char*>(address) - GUARD;
-    if (!intact(start) || !intact(start + GUARD + bytes)) {
-        char what[96];
-        std::snprintf(what, sizeof what, "something was written past an allocation of %zu bytes", bytes);
-        fault(what);
-    }
+    check((uintptr_t)address, bytes);
     std::memset(address, 0xff, bytes);
     device.total -= bytes;
     device.sizes.erase(found);
-    std::free(start);
+    retired.emplace_back(static_cast<unsigned char*>(address) - GUARD, bytes);
+    retired_bytes += bytes;
+    while (retired_bytes > MOST_RETIRED) {
+        auto [start, size] = retired.front();
+        retired.pop_front();
+        retired_bytes -= size;
+        std::free(start);
+    }
     return true;
 }
 

@@ -33,9 +33,13 @@ struct Event {
     uint64_t recorded = 0, reached = 0;
     double time = 0;
     bool timed = true;
+    // Launches before the newest record.
+    uint64_t launches = 0;
 };
 
 extern std::recursive_mutex mutex;
+// Of kernels, so far.
+extern uint64_t launches;
 
 // What the environment asks for, see the guide.
 struct Settings {
@@ -57,6 +61,7 @@ void fault(const std::string& what);
 CUresult enqueue(Stream* stream, Work work);
 // Does all that a stream was given.
 CUresult drain(Stream* stream);
+CUresult drain_blocking();
 CUresult drain_all();
 void made(Stream* stream);
 // Does what is left and forgets the stream.
@@ -64,8 +69,8 @@ CUresult ended(Stream* stream);
 
 CUresult record(Event* event, Stream* stream);
 CUresult wait(Stream* stream, Event* event);
-// Does what a stream was given until its last record of the event.
-CUresult reach(Event* event, uint64_t state);
+// Does what a stream was given until it records the event for the `state`th time.
+CUresult reach(Event* event, Stream* stream, uint64_t state);
 
 // Memory of the GPU, set to NaN; null if there is not enough.
 void* allocate(size_t bytes);

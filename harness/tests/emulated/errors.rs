@@ -51,7 +51,9 @@ fn a_run_that_lost_its_gpu_goes_on() {
         assert_eq!(ran.status, Some(1), "{}", ran.stderr);
         assert!(ran.stderr.contains("CUDA_ERROR_LAUNCH_FAILED"), "{}", ran.stderr);
         assert!(ran.stderr.contains("the same command"), "{}", ran.stderr);
-        good(&run(&world, &[], &args("cuda", out)));
+        good(&run(&world, &counted, &args("cuda", out)));
+        let again: u64 = calls(&report, "kernel").values().sum();
+        assert!(out == "early" || again < launches * 3 / 4, "{again} of {launches} launches again");
         assert!(world.results(out) == expected, "{out}: other bytes");
     }
     let at = (launches * 70 / 100).to_string();

@@ -23,7 +23,8 @@ fn emulator() -> Option<&'static Path> {
     let built = BUILT.get_or_init(|| {
         let home = PathBuf::from(std::env::var_os("CUDA_HOME")?);
         let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
-        if !home.join("include/cuda.h").exists()
+        let headers = ["cuda.h", "cublasLt.h", "cudnn.h", "curand.h"];
+        if !headers.iter().all(|name| home.join("include").join(name).exists())
             || Command::new(compiler).arg("--version").output().is_err()
         {
             return None;
@@ -35,7 +36,9 @@ fn emulator() -> Option<&'static Path> {
         Some(to)
     });
     if built.is_none() {
-        eprintln!("skipped: no headers in CUDA_HOME/include, or no C++ compiler (CXX or c++)");
+        eprintln!(
+            "skipped: not all headers of CUDA and cuDNN in CUDA_HOME/include, or no C++ compiler (CXX or c++)"
+        );
     }
     built.as_deref()
 }
@@ -64,6 +67,7 @@ fn calls(report: &Path, kind: &str) -> BTreeMap<String, u64> {
 
 fn good(ran: &Ran) {
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("emulated GPU:"), "{}", ran.stderr);
 }
 
 /// One with NYUv2 and ADE20K samples and the golden encoder.

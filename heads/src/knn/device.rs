@@ -44,10 +44,11 @@ impl Blocks {
 
     /// Half as large in every way; none below sizes that are not worth a device.
     fn halved(self) -> Option<Self> {
+        let half = |count: usize, least: usize| (count / 2).max(least).min(count);
         (self.queries > 64 || self.train > 256).then(|| Self {
-            held: (self.held / 2).max(64),
-            queries: (self.queries / 2).max(64),
-            train: (self.train / 2).max(256),
+            held: half(self.held, 64),
+            queries: half(self.queries, 64),
+            train: half(self.train, 256),
         })
     }
 }
@@ -216,6 +217,9 @@ mod tests {
         assert_eq!((all[1].queries, all[1].train), (2048, 500));
         assert_eq!((all[6].queries, all[6].train), (64, 256));
         assert!(all.iter().all(|blocks| blocks.held >= blocks.queries));
+        // Few queries stay few.
+        let few = Blocks::of(train, 8, 10);
+        assert_eq!(few.halved().map(|blocks| blocks.queries), Some(8));
     }
 
     #[test]

@@ -56,7 +56,14 @@ pub(super) unsafe fn run(
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
                 let handle = |raw| Handle { raw, plans: HashMap::default() };
-                place.insert(result::create_handle().ok().map(handle))
+                place.insert(match result::create_handle() {
+                    Ok(raw) => Some(handle(raw)),
+                    // The library is not there.
+                    Err(result::CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_INITIALIZED)) => {
+                        None
+                    }
+                    Err(error) => return Err(error.into()),
+                })
             }
         };
         let Some(handle) = handle else { return Ok(false) };
@@ -75,14 +82,22 @@ pub(super) unsafe fn run(
         };
         match ran {
             Ok(()) => Ok(true),
-            // A parameter that is refused, or something not supported: nothing was begun.
-            Err(result::CudnnError(status)) if (2000..4000).contains(&(status as u32)) => {
+            Err(result::CudnnError(status)) if not_begun(status as u32) => {
                 *plan = None;
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
     })
+}
+
+/// Whether a status says that nothing was begun: a parameter that is refused, something not supported, or a part of
+/// the library or of its compiler that is not there.
+fn not_begun(status: u32) -> bool {
+    const SUBLIBRARY_LOADING_FAILED: u32 = 1008;
+    const EXECUTION_FAILED_CUDA_COMPILER: u32 = 4001;
+    (2000..4000).contains(&status)
+        || [SUBLIBRARY_LOADING_FAILED, EXECUTION_FAILED_CUDA_COMPILER].contains(&status)
 }
 
 /// One thread's access to cuDNN on one GPU. It ends with the process: cuDNN may be gone when a thread's locals are.

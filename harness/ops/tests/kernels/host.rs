@@ -55,7 +55,9 @@ fn compile(name: &str) -> Option<Kernels> {
     let output = Command::new(compiler)
         // The fibres change stacks by longjmp, which the fortified one refuses.
         .args(["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Wextra"])
-        .args(["-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered", "-Werror", "-o"])
+        // Not every compiler knows each of these warnings.
+        .args(["-Wno-unknown-warning-option", "-Wno-unknown-pragmas", "-Wno-unused-parameter"])
+        .args(["-Wno-clobbered", "-Werror", "-o"])
         .arg(&library)
         .args(["-x", "c++"])
         .arg(&source)
