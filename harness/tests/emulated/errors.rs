@@ -37,7 +37,7 @@ fn a_run_that_lost_its_gpu_goes_on() {
     let world = world();
     let cells = ["nyuv2/linear", "nyuv2/dpt"];
     let args = |device, out| {
-        [&arguments(&cells, device, "f32", out)[..], &["--epochs", "3", "--limit", "8"]].concat()
+        [&arguments(&cells, device, "bf16", out)[..], &["--epochs", "3", "--limit", "8"]].concat()
     };
     let report = world.path("report");
     let counted = [("GPU_REPORT", report.to_str().unwrap())];
