@@ -10,9 +10,6 @@
 #include <cublas_v2.h>
 #include <curand.h>
 
-#define API(type) extern "C" __attribute__((visibility("default"))) type
-#define LOCK std::lock_guard<std::recursive_mutex> held(gpu::mutex)
-
 namespace {
 
 constexpr size_t WORKSPACE = 1 << 16;
@@ -103,24 +100,24 @@ Handle& of(cublasHandle_t handle) { return *reinterpret_cast<Handle*>(handle); }
 
 // cuBLAS.
 
-API(cublasStatus_t) cublasCreate_v2(cublasHandle_t* made) {
+EXPORTED(cublasStatus_t) cublasCreate_v2(cublasHandle_t* made) {
     if (gpu::lost()) return CUBLAS_STATUS_NOT_INITIALIZED;
     *made = reinterpret_cast<cublasHandle_t>(new Handle);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasDestroy_v2(cublasHandle_t handle) { delete &of(handle); return CUBLAS_STATUS_SUCCESS; }
-API(cublasStatus_t) cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
+EXPORTED(cublasStatus_t) cublasDestroy_v2(cublasHandle_t handle) { delete &of(handle); return CUBLAS_STATUS_SUCCESS; }
+EXPORTED(cublasStatus_t) cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
     of(handle).stream = reinterpret_cast<gpu::Stream*>(stream);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode) {
+EXPORTED(cublasStatus_t) cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode) {
     of(handle).math = mode;
     return CUBLAS_STATUS_SUCCESS;
 }
-API(const char*) cublasGetStatusString(cublasStatus_t) { return "an error of the emulated cuBLAS"; }
-API(const char*) cublasGetStatusName(cublasStatus_t) { return "CUBLAS_STATUS"; }
+EXPORTED(const char*) cublasGetStatusString(cublasStatus_t) { return "an error of the emulated cuBLAS"; }
+EXPORTED(const char*) cublasGetStatusName(cublasStatus_t) { return "CUBLAS_STATUS"; }
 
-API(cublasStatus_t) cublasGemmStridedBatchedEx(
+EXPORTED(cublasStatus_t) cublasGemmStridedBatchedEx(
     cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
     const void* alpha, const void* a, cudaDataType atype, int lda, long long stridea, const void* b,
     cudaDataType btype, int ldb, long long strideb, const void* beta, void* c, cudaDataType ctype, int ldc,
@@ -150,7 +147,7 @@ API(cublasStatus_t) cublasGemmStridedBatchedEx(
     }
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasGemmEx(
+EXPORTED(cublasStatus_t) cublasGemmEx(
     cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
     const void* alpha, const void* a, cudaDataType atype, int lda, const void* b, cudaDataType btype, int ldb,
     const void* beta, void* c, cudaDataType ctype, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t way) {
@@ -160,33 +157,33 @@ API(cublasStatus_t) cublasGemmEx(
 
 // cuBLASLt.
 
-API(cublasStatus_t) cublasLtCreate(cublasLtHandle_t* made) {
+EXPORTED(cublasStatus_t) cublasLtCreate(cublasLtHandle_t* made) {
     *made = reinterpret_cast<cublasLtHandle_t>(new Handle);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtDestroy(cublasLtHandle_t handle) {
+EXPORTED(cublasStatus_t) cublasLtDestroy(cublasLtHandle_t handle) {
     delete reinterpret_cast<Handle*>(handle);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type, uint64_t rows,
+EXPORTED(cublasStatus_t) cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type, uint64_t rows,
                                                uint64_t columns, int64_t ld) {
     *made = reinterpret_cast<cublasLtMatrixLayout_t>(new Layout{type, rows, columns, ld});
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+EXPORTED(cublasStatus_t) cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
     delete reinterpret_cast<Layout*>(layout);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* made, cublasComputeType_t compute,
+EXPORTED(cublasStatus_t) cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* made, cublasComputeType_t compute,
                                              cudaDataType scale) {
     *made = reinterpret_cast<cublasLtMatmulDesc_t>(new Description{compute, scale});
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
+EXPORTED(cublasStatus_t) cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
     delete reinterpret_cast<Description*>(description);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t set, cublasLtMatmulDescAttributes_t what,
+EXPORTED(cublasStatus_t) cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t set, cublasLtMatmulDescAttributes_t what,
                                                    const void* value, size_t bytes) {
     auto& d = *reinterpret_cast<Description*>(set);
     void* to;
@@ -202,15 +199,15 @@ API(cublasStatus_t) cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t set, cub
     std::memcpy(to, value, bytes);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* made) {
+EXPORTED(cublasStatus_t) cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* made) {
     *made = reinterpret_cast<cublasLtMatmulPreference_t>(new Preference);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+EXPORTED(cublasStatus_t) cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
     delete reinterpret_cast<Preference*>(preference);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t set,
+EXPORTED(cublasStatus_t) cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t set,
                                                          cublasLtMatmulPreferenceAttributes_t what,
                                                          const void* value, size_t bytes) {
     auto& p = *reinterpret_cast<Preference*>(set);
@@ -229,7 +226,7 @@ API(cublasStatus_t) cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreferenc
     std::memcpy(to, value, bytes);
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t described,
+EXPORTED(cublasStatus_t) cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t described,
                                                    cublasLtMatrixLayout_t of_a, cublasLtMatrixLayout_t,
                                                    cublasLtMatrixLayout_t, cublasLtMatrixLayout_t of_d,
                                                    cublasLtMatmulPreference_t preferred, int,
@@ -248,7 +245,7 @@ API(cublasStatus_t) cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMat
     *found = 1;
     return CUBLAS_STATUS_SUCCESS;
 }
-API(cublasStatus_t) cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t described, const void* alpha,
+EXPORTED(cublasStatus_t) cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t described, const void* alpha,
                                    const void* a, cublasLtMatrixLayout_t of_a, const void* b,
                                    cublasLtMatrixLayout_t of_b, const void* beta, const void* c,
                                    cublasLtMatrixLayout_t, void* d, cublasLtMatrixLayout_t of_d,
@@ -288,20 +285,20 @@ API(cublasStatus_t) cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t descri
     };
     return status(gpu::enqueue(reinterpret_cast<gpu::Stream*>(stream), work));
 }
-API(const char*) cublasLtGetStatusString(cublasStatus_t) { return "an error of the emulated cuBLASLt"; }
-API(const char*) cublasLtGetStatusName(cublasStatus_t) { return "CUBLAS_STATUS"; }
+EXPORTED(const char*) cublasLtGetStatusString(cublasStatus_t) { return "an error of the emulated cuBLASLt"; }
+EXPORTED(const char*) cublasLtGetStatusName(cublasStatus_t) { return "CUBLAS_STATUS"; }
 
 // cuRAND: generators are made with a device, and never asked for a number.
 
-API(curandStatus_t) curandCreateGenerator(curandGenerator_t* made, curandRngType_t) {
+EXPORTED(curandStatus_t) curandCreateGenerator(curandGenerator_t* made, curandRngType_t) {
     *made = reinterpret_cast<curandGenerator_t>(new char);
     return CURAND_STATUS_SUCCESS;
 }
-API(curandStatus_t) curandDestroyGenerator(curandGenerator_t made) {
+EXPORTED(curandStatus_t) curandDestroyGenerator(curandGenerator_t made) {
     delete reinterpret_cast<char*>(made);
     return CURAND_STATUS_SUCCESS;
 }
-API(curandStatus_t) curandSetStream(curandGenerator_t, cudaStream_t) { return CURAND_STATUS_SUCCESS; }
-API(curandStatus_t) curandSetPseudoRandomGeneratorSeed(curandGenerator_t, unsigned long long) {
+EXPORTED(curandStatus_t) curandSetStream(curandGenerator_t, cudaStream_t) { return CURAND_STATUS_SUCCESS; }
+EXPORTED(curandStatus_t) curandSetPseudoRandomGeneratorSeed(curandGenerator_t, unsigned long long) {
     return CURAND_STATUS_SUCCESS;
 }

@@ -18,6 +18,8 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 # As nvcc, which reads four numbers of one type as one of another; every product is rounded before it is added.
 cxx=("${CXX:-c++}" -std=c++17 -O2 -march=native -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -w)
+# What candle's kernels ask of nvcc.
+nvcc=(-D__CUDA_ARCH__=800 -D__CUDACC_VER_MAJOR__=13 -D__CUDACC_VER_MINOR__=0)
 
 # Each file of kernels with a line for each of its kernels behind it.
 names() { "${cxx[@]}" -E -P "$@" | tr '\n' ' ' | grep -oE "$pattern" | grep -oE '[a-z0-9_]+$' | sort -u; }
@@ -35,18 +37,12 @@ for source in ../../ops/kernels/*.cu; do
 done
 pattern='extern "C" __global__ +void +[a-z0-9_]+'
 for name in affine binary cast fill indexing reduce ternary unary; do
-    together=each
-    grep -q '__syncthreads\|__shfl' "$candle/src/$name.cu" && together=together
     {
-        echo "#define __CUDA_ARCH__ 800"
-        echo "#define __CUDACC_VER_MAJOR__ 13"
-        echo "#define __CUDACC_VER_MINOR__ 0"
         echo "#include <cassert>"
         echo "#include \"$PWD/candle/launch.h\""
         echo "#include \"$candle/src/$name.cu\""
-        names -x c++ -D__CUDA_ARCH__=800 -D__CUDACC_VER_MAJOR__=13 -D__CUDACC_VER_MINOR__=0 -Icandle -I"$candle/src" \
-            "$candle/src/$name.cu" | while read -r kernel; do
-            echo "static gpu::Registered of_$kernel(false, \"$kernel\", $kernel, gpu::Launch<$kernel>::$together);"
+        names "${nvcc[@]}" -x c++ -Icandle -I"$candle/src" "$candle/src/$name.cu" | while read -r kernel; do
+            echo "static gpu::Registered of_$kernel(false, \"$kernel\", $kernel, gpu::Launch<$kernel>::run);"
         done
     } >"$work/candle_$name.cpp"
 done
@@ -58,7 +54,7 @@ rm -f "$out"/kernels/*
 parallel() { xargs -P "$(nproc)" -I{} "$@"; }
 (cd "$work" && ls ./*.cpp) >"$work/kernels"
 ls ./*.cpp | parallel "${cxx[@]}" -I"$CUDA_HOME/include" -c {} -o "$work/{}.o"
-parallel "${cxx[@]}" -shared -I"$here" -I"$here/candle" -I"$candle/src" "$work/{}" -o "$out/kernels/{}.so" <"$work/kernels"
+parallel "${cxx[@]}" "${nvcc[@]}" -shared -I"$here" -I"$here/candle" -I"$candle/src" "$work/{}" -o "$out/kernels/{}.so" <"$work/kernels"
 
 # Every other function says that it is not there.
 "${cxx[@]}" -shared -o "$work/known.so" "$work"/*.cpp.o

@@ -8,8 +8,7 @@
 
 #include <cudnn.h>
 
-#define API extern "C" __attribute__((visibility("default"))) cudnnStatus_t
-#define LOCK std::lock_guard<std::recursive_mutex> held(gpu::mutex)
+#define API EXPORTED(cudnnStatus_t)
 
 namespace {
 
@@ -21,9 +20,8 @@ struct Sizes {
     size_t count, channels, height, width;
 
     size_t at(size_t n, size_t y, size_t x) const { return ((n * height + y) * width + x) * channels; }
-    bool held(const void* data) const {
-        return gpu::holds(data, count * channels * height * width * gpu::size_of(type));
-    }
+    size_t elements() const { return count * channels * height * width; }
+    bool held(const void* data) const { return gpu::holds(data, elements() * gpu::size_of(type)); }
 };
 
 struct Steps {
@@ -70,7 +68,7 @@ struct Convolution {
 };
 
 std::vector<float> plain(const void* data, const Sizes& sizes) {
-    std::vector<float> all(sizes.count * sizes.channels * sizes.height * sizes.width);
+    std::vector<float> all(sizes.elements());
     for (size_t i = 0; i < all.size(); ++i) all[i] = gpu::read(data, i, sizes.type);
     return all;
 }
@@ -79,11 +77,17 @@ void put(const std::vector<float>& all, void* data, const Sizes& sizes) {
     for (size_t i = 0; i < all.size(); ++i) gpu::write(data, i, sizes.type, all[i]);
 }
 
-size_t elements(const Sizes& s) { return s.count * s.channels * s.height * s.width; }
+// `to[j] += values[i] rows[i][j]`, and `rows[i][j] += left[i] right[j]`; `step` values from row to row.
+void add_rows(float* to, const float* values, size_t count, const float* rows, size_t step, size_t width) {
+    for (size_t i = 0; i < count; ++i) for (size_t j = 0; j < width; ++j) to[j] += values[i] * rows[i * step + j];
+}
+void add_outer(float* rows, size_t step, const float* left, size_t count, const float* right, size_t width) {
+    for (size_t i = 0; i < count; ++i) for (size_t j = 0; j < width; ++j) rows[i * step + j] += left[i] * right[j];
+}
 
 const char* forward(const Convolution& c) {
     size_t in = c.x.channels, out = c.y.channels;
-    std::vector<float> x = plain(c.xs, c.x), w = plain(c.ws, c.w), y(elements(c.y));
+    std::vector<float> x = plain(c.xs, c.x), w = plain(c.ws, c.w), y(c.y.elements());
     // The weights of a place, all results of an image's channel side by side.
     std::vector<float> turned(w.size());
     size_t places = c.w.height * c.w.width;
@@ -91,11 +95,7 @@ const char* forward(const Convolution& c) {
         turned[(p * in + i) * out + o] = w[(o * places + p) * in + i];
     }
     c.each([&](size_t to, size_t from, size_t place) {
-        for (size_t i = 0; i < in; ++i) {
-            float value = x[from + i];
-            const float* weights = &turned[(place * in + i) * out];
-            for (size_t o = 0; o < out; ++o) y[to + o] += value * weights[o];
-        }
+        add_rows(&y[to], &x[from], in, &turned[place * in * out], out, out);
     });
     put(y, c.ys, c.y);
     return nullptr;
@@ -103,13 +103,9 @@ const char* forward(const Convolution& c) {
 
 const char* of_input(const Convolution& c) {
     size_t in = c.x.channels, out = c.y.channels, places = c.w.height * c.w.width;
-    std::vector<float> y = plain(c.ys, c.y), w = plain(c.ws, c.w), x(elements(c.x));
+    std::vector<float> y = plain(c.ys, c.y), w = plain(c.ws, c.w), x(c.x.elements());
     c.each([&](size_t from, size_t to, size_t place) {
-        for (size_t o = 0; o < out; ++o) {
-            float value = y[from + o];
-            const float* weights = &w[(o * places + place) * in];
-            for (size_t i = 0; i < in; ++i) x[to + i] += value * weights[i];
-        }
+        add_rows(&x[to], &y[from], out, &w[place * in], places * in, in);
     });
     put(x, c.xs, c.x);
     return nullptr;
@@ -117,13 +113,9 @@ const char* of_input(const Convolution& c) {
 
 const char* of_weight(const Convolution& c) {
     size_t in = c.x.channels, out = c.y.channels, places = c.w.height * c.w.width;
-    std::vector<float> x = plain(c.xs, c.x), y = plain(c.ys, c.y), w(elements(c.w));
+    std::vector<float> x = plain(c.xs, c.x), y = plain(c.ys, c.y), w(c.w.elements());
     c.each([&](size_t at, size_t from, size_t place) {
-        for (size_t o = 0; o < out; ++o) {
-            float value = y[at + o];
-            float* weights = &w[(o * places + place) * in];
-            for (size_t i = 0; i < in; ++i) weights[i] += value * x[from + i];
-        }
+        add_outer(&w[place * in], places * in, &y[at], out, &x[from], in);
     });
     put(w, c.ws, c.w);
     return nullptr;
@@ -139,7 +131,7 @@ cudnnStatus_t run(cudnnHandle_t handle, const char* name, const char* (*work)(co
     char text[96];
     std::snprintf(text, sizeof text, "cuDNN %s %zux%zu, %zu to %zu, of %zux%zux%zu", name, c.w.height, c.w.width,
                   c.x.channels, c.y.channels, c.y.count, c.y.height, c.y.width);
-    gpu::count("product", text, 2 * elements(c.y) * c.x.channels * c.w.height * c.w.width);
+    gpu::count("product", text, 2 * c.y.elements() * c.x.channels * c.w.height * c.w.width);
     auto queued = [=, name = std::string(text)]() -> const char* {
         gpu::Spent time("product", name.c_str());
         if (!c.held() || !gpu::holds(workspace, WORKSPACE)) return "a convolution of what is not the GPU's memory";
@@ -167,8 +159,8 @@ template <class P, class A> cudnnStatus_t ways(int room, int* count, P* found, A
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) size_t cudnnGetVersion() { return 90000; }
-extern "C" __attribute__((visibility("default"))) const char* cudnnGetErrorString(cudnnStatus_t) {
+EXPORTED(size_t) cudnnGetVersion() { return 90000; }
+EXPORTED(const char*) cudnnGetErrorString(cudnnStatus_t) {
     return "an error of the emulated cuDNN";
 }
 

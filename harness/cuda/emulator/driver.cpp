@@ -14,8 +14,7 @@
 using gpu::count;
 using gpu::settings;
 
-#define API extern "C" __attribute__((visibility("default"))) CUresult
-#define LOCK std::lock_guard<std::recursive_mutex> held(gpu::mutex)
+#define API EXPORTED(CUresult)
 // What every function that works on a GPU begins with.
 #define ON_A_GPU                                                   \
     LOCK;                                                          \
@@ -47,6 +46,12 @@ char contexts[64];
 const char* copy(void* to, const void* from, size_t bytes, const void* there, const void* too = nullptr) {
     if (!gpu::holds(there, bytes) || (too && !gpu::holds(too, bytes))) return "a copy from or to freed memory";
     std::memcpy(to, from, bytes);
+    return nullptr;
+}
+
+const char* fill(void* to, unsigned char value, size_t bytes) {
+    if (!gpu::holds(to, bytes)) return "freed memory is set";
+    std::memset(to, value, bytes);
     return nullptr;
 }
 
@@ -243,7 +248,7 @@ API cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
     count("memory", "cuMemAllocAsync", bytes);
     if (CUresult error = allocated(address, bytes)) return error;
     void* memory = (void*)*address;
-    return give(stream, [=]() -> const char* { std::memset(memory, 0xff, bytes); return nullptr; }, false);
+    return give(stream, [=] { return fill(memory, 0xff, bytes); }, false);
 }
 API cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
     ON_A_GPU;
@@ -330,7 +335,7 @@ API cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream 
     ON_A_GPU;
     count("memory", "cuMemsetD8Async", bytes);
     if (!gpu::holds((void*)to, bytes)) return CUDA_ERROR_INVALID_VALUE;
-    return give(stream, [=]() -> const char* { std::memset((void*)to, value, bytes); return nullptr; }, false);
+    return give(stream, [=] { return fill((void*)to, value, bytes); }, false);
 }
 
 // Kernels. Ours come as binaries, candle's as PTX.
@@ -425,9 +430,8 @@ std::map<std::string, gpu::Kernel>& gpu::kernels(bool ours) {
 
 // The runtime: candle's objects announce kernels when the program starts, and nobody launches them.
 
-#define RUNTIME(type, name) extern "C" __attribute__((visibility("default"))) type name
-RUNTIME(void**, __cudaRegisterFatBinary)(void*) { static void* handle; return &handle; }
-RUNTIME(void, __cudaRegisterFatBinaryEnd)(void**) {}
-RUNTIME(void, __cudaUnregisterFatBinary)(void**) {}
-RUNTIME(void, __cudaRegisterFunction)(void**, const char*, char*, const char*, int, void*, void*, void*, void*, int*) {}
-RUNTIME(void, __cudaRegisterVar)(void**, char*, char*, const char*, int, size_t, int, int) {}
+EXPORTED(void**) __cudaRegisterFatBinary(void*) { static void* handle; return &handle; }
+EXPORTED(void) __cudaRegisterFatBinaryEnd(void**) {}
+EXPORTED(void) __cudaUnregisterFatBinary(void**) {}
+EXPORTED(void) __cudaRegisterFunction(void**, const char*, char*, const char*, int, void*, void*, void*, void*, int*) {}
+EXPORTED(void) __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}

@@ -192,7 +192,8 @@ void* allocate(size_t bytes) {
     size_t room = (bytes + 255) / 256 * 256;
     auto start = static_cast<unsigned char*>(std::aligned_alloc(256, room + 2 * GUARD));
     if (!start) return nullptr;
-    set_guard(start, room + 2 * GUARD);
+    set_guard(start, GUARD);
+    set_guard(start + GUARD + bytes, room - bytes + GUARD);
     std::memset(start + GUARD, 0xff, bytes);
     device.sizes[(uintptr_t)start + GUARD] = bytes;
     device.total += bytes;

@@ -15,6 +15,10 @@
 
 #include <cuda.h>
 
+// A function of a library, and what those begin with that touch the GPU's state.
+#define EXPORTED(type) extern "C" __attribute__((visibility("default"))) type
+#define LOCK std::lock_guard<std::recursive_mutex> held(gpu::mutex)
+
 namespace gpu {
 
 // Does a piece of work; null, or what went wrong with it.

@@ -99,15 +99,20 @@ fn there(count: usize) -> String {
 /// Whether kernels for `built` (`80`, `90a`) run on a GPU of `capability`: PTX for 8.x runs on everything
 /// newer, and candle's build makes architecture-specific code from 9.0 on, which runs on that one alone.
 fn runs(built: &str, capability: (u32, u32)) -> bool {
-    let digits: String = built.chars().take_while(char::is_ascii_digit).collect();
-    let base: u32 = digits.parse().unwrap_or(80);
+    let base = number_of(built);
     let found = capability.0 * 10 + capability.1;
     if base >= 90 { found == base } else { found >= base }
 }
 
+/// 80 for `80`, 90 for `90a`.
+fn number_of(arch: &str) -> u32 {
+    let digits: String = arch.trim().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(80)
+}
+
 /// Whether machine code of one of `archs` (`80,86,90`), or PTX of the last, runs on a GPU of `capability`.
 fn serve(archs: &str, capability: (u32, u32)) -> bool {
-    let archs: Vec<u32> = archs.split(',').filter_map(|arch| arch.trim().parse().ok()).collect();
+    let archs: Vec<u32> = archs.split(',').map(number_of).collect();
     let found = capability.0 * 10 + capability.1;
     archs.iter().any(|&arch| arch / 10 == capability.0 && arch <= found)
         || archs.last().is_some_and(|&last| found >= last)
@@ -119,10 +124,8 @@ pub fn built_for() -> String {
 }
 
 fn words(capability: &str, archs: &str) -> String {
-    let digits: String = capability.chars().take_while(char::is_ascii_digit).collect();
-    let candles: u32 = digits.parse().unwrap_or(80);
-    let ours = archs.split(',').filter_map(|arch| arch.trim().parse().ok()).min();
-    let base = ours.map_or(candles, |ours: u32| ours.max(candles));
+    let candles = number_of(capability);
+    let base = archs.split(',').map(number_of).min().unwrap_or(candles).max(candles);
     let only = if candles >= 90 { "only" } else { "and newer" };
     format!("{}.{} {only}", base / 10, base % 10)
 }
