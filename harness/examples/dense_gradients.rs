@@ -32,15 +32,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tensors = decode(&std::fs::read(&file)?)?;
     let expected = Expected { kind, width, outputs: 1 };
     let head = from_tensors(&file, tensors, expected, DType::F32, &device)?;
-    let logits = head.forward(&taps, true)?.logits;
+    let forward = head.forward(&taps, true)?;
     let objective = Objective::Depth { min: 0.001, max: 10.0 };
-    let value = loss(&logits, &Targets::depth(depth), &objective, 1)?.value;
-    let value = value.ok_or("no valid pixel")?;
-    let gradients = value.backward()?;
+    let loss = loss(&forward.logits, &Targets::depth(depth), &objective, 1)?;
+    let value = loss.value.clone().ok_or("no valid pixel")?;
+    let gradients = forward.gradients(&loss.gradient(1.0)?.ok_or("no valid pixel")?)?;
 
     let mut found: HashMap<String, Tensor> = HashMap::from([("loss".to_owned(), value)]);
     for parameter in head.parameters() {
-        if let Some(gradient) = gradients.get(parameter.var.as_tensor()) {
+        if let Some(gradient) = gradients.of(&parameter.var) {
             found.insert(parameter.name.clone(), gradient.contiguous()?);
         }
     }

@@ -1,5 +1,7 @@
 //! What a GPU's error means for the run: less at a time may fit, or the device is lost.
 
+use candle_core::Device;
+
 use crate::backbone::BackboneError;
 use crate::resolve::ResolveError;
 use crate::run::RunError;
@@ -51,6 +53,15 @@ const LOST: [&str; 24] = [
     "CUDNN_STATUS_EXECUTION_FAILED",
 ];
 
+/// Answers of libraries that do not say whether the context is spoilt: it is asked.
+const UNCLEAR: [&str; 5] = [
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_MAPPING_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_MAPPING_ERROR",
+];
+
 impl Fault {
     /// What an error's text says of the device. Errors of CUDA reach us through candle, through our own
     /// kernels and through saved text, wrapped in different ways; its names are in all of them.
@@ -87,21 +98,32 @@ impl RunError {
     }
 
     /// The same error, or what it means for the run where a device failed.
-    pub(crate) fn on(self, device: &candle_core::Device) -> Self {
-        let device = || crate::device::name(device);
+    pub(crate) fn on(self, device: &Device) -> Self {
+        self.asking(device, || device.synchronize())
+    }
+
+    /// [`RunError::on`], with how the device is asked whether it still works.
+    fn asking(self, device: &Device, ask: impl FnOnce() -> candle_core::Result<()>) -> Self {
+        let why = self.to_string();
+        let name = || crate::device::name(device);
         match (&self, self.fault()) {
-            (Self::OutOfMemory { .. } | Self::DeviceLost { .. }, _) | (_, None) => self,
-            (_, Some(Fault::Memory)) => {
-                Self::OutOfMemory { device: device(), why: self.to_string() }
-            }
-            (_, Some(Fault::Lost)) => Self::DeviceLost { device: device(), why: self.to_string() },
+            (Self::OutOfMemory { .. } | Self::DeviceLost { .. }, _) => self,
+            (_, Some(Fault::Memory)) => Self::OutOfMemory { device: name(), why },
+            (_, Some(Fault::Lost)) => Self::DeviceLost { device: name(), why },
+            (_, None) if UNCLEAR.iter().any(|answer| why.contains(answer)) => match ask() {
+                Err(error) if Fault::of(&error.to_string()) == Some(Fault::Lost) => {
+                    Self::DeviceLost { device: name(), why: format!("{why}; {error}") }
+                }
+                _ => self,
+            },
+            (_, None) => self,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Error};
+    use candle_core::Error;
     use heads::dense::HeadError;
 
     use super::*;
@@ -149,6 +171,19 @@ mod tests {
         };
         assert_eq!(weights("CUDA_ERROR_OUT_OF_MEMORY"), None);
         assert_eq!(weights("CUDA_ERROR_LAUNCH_FAILED"), Some(Fault::Lost));
+    }
+
+    #[test]
+    fn a_device_is_asked_where_a_library_does_not_tell() {
+        let told = |text: &str, answer: candle_core::Result<()>| {
+            RunError::Head(HeadError::Tensor(cuda(text))).asking(&Device::Cpu, || answer)
+        };
+        let spoilt = || Err(cuda("CUDA_ERROR_LAUNCH_FAILED"));
+        let unclear = "CublasError(CUBLAS_STATUS_INTERNAL_ERROR)";
+        let RunError::DeviceLost { why, .. } = told(unclear, spoilt()) else { panic!() };
+        assert!(why.contains("INTERNAL_ERROR") && why.contains("LAUNCH_FAILED"), "{why}");
+        assert!(matches!(told(unclear, Ok(())), RunError::Head(_)));
+        assert!(matches!(told("shape mismatch", spoilt()), RunError::Head(_)));
     }
 
     #[test]

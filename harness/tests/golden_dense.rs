@@ -261,9 +261,10 @@ fn the_loss_over_groups_is_the_mean_of_theirs() {
     let tensors = names.iter().map(|name| (name.clone(), strip(name))).collect();
     let expected = Expected { kind: HeadKind::Linear, width: 192, outputs: 1 };
     let head = from_tensors(Path::new("grouped"), tensors, expected, DType::F32, &DEVICE).unwrap();
-    let logits = head.forward(&taps, true).unwrap().logits;
-    let loss = heads::dense::loss(&logits, &targets, &case.objective, 4).unwrap();
-    let value = loss.value.unwrap();
+    let forward = head.forward(&taps, true).unwrap();
+    let logits = forward.logits.clone();
+    let whole = heads::dense::loss(&logits, &targets, &case.objective, 4).unwrap();
+    let value = whole.value.clone().unwrap();
     close(
         f64::from(value.to_scalar::<f32>().unwrap()),
         grouped["loss"].as_f64().unwrap(),
@@ -283,15 +284,15 @@ fn the_loss_over_groups_is_the_mean_of_theirs() {
     let pooled = heads::dense::loss(&logits, &targets, &case.objective, 1).unwrap();
     let pooled = pooled.value.unwrap().to_scalar::<f32>().unwrap();
     close(f64::from(pooled), number(&grouped["pooled_loss"]), 1e-5, "pooled");
-    let gradients = value.backward().unwrap();
+    let gradients = forward.gradients(&whole.gradient(1.0).unwrap().unwrap()).unwrap();
     let squares = head.parameters().iter().map(|parameter| {
-        let gradient = flat(gradients.get(parameter.var.as_tensor()).unwrap());
+        let gradient = flat(gradients.of(&parameter.var).unwrap());
         gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
     });
     let norm = squares.sum::<f64>().sqrt();
     close(norm, number(&grouped["grad_norm"]), 1e-3, "gradient norm");
     let weight = head.parameters().iter().find(|p| p.name == "1.weight").unwrap();
-    let found = flat(gradients.get(weight.var.as_tensor()).unwrap());
+    let found = flat(gradients.of(&weight.var).unwrap());
     // The stored gradient is one 32-bit run, 6e-5 of its scale from the 64-bit value; ours has to be
     // near both.
     let exact = common::values(&golden_folder().join("grouped64.safetensors"), "grad.1.weight");

@@ -4,7 +4,7 @@
 
 mod common;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use common::{labels, values};
 use pixio_eval_heads::dense::{HeadError, Targets, loss};
 use schema::Objective;
@@ -66,15 +66,15 @@ fn check(
     let logits: Vec<f64> =
         wave(batch * outputs * h * w, 0.37).iter().map(|v| v * 4.0 - 0.5).collect();
     let logits: Vec<f64> = f32s(&logits).into_iter().map(f64::from).collect();
-    let var = Var::from_vec(f32s(&logits), (batch, outputs, h, w), &Device::Cpu).unwrap();
+    let given = Tensor::from_vec(f32s(&logits), (batch, outputs, h, w), &Device::Cpu).unwrap();
     for groups in [1, 2, 3, 6] {
-        let found = loss(var.as_tensor(), targets, objective, groups).unwrap();
-        assert_eq!(found.skipped, if groups == 6 { skipped } else { &[] });
-        let value = found.value.unwrap();
+        let made = loss(&given, targets, objective, groups).unwrap();
+        assert_eq!(made.skipped, if groups == 6 { skipped } else { &[] });
+        let value = made.value.clone().unwrap();
         let expected = formula(&logits, groups);
         let found = f64::from(value.to_scalar::<f32>().unwrap());
         assert!((found - expected).abs() < 1e-6 * expected, "{groups} groups: {found}, {expected}");
-        let gradient = values(value.backward().unwrap().get(var.as_tensor()).unwrap());
+        let gradient = values(&made.gradient(1.0).unwrap().unwrap());
         for (i, found) in gradient.into_iter().enumerate() {
             let moved = |by: f64| {
                 let mut logits = logits.clone();
@@ -134,15 +134,15 @@ fn a_batch_without_a_valid_pixel_has_no_loss() {
 #[test]
 fn extreme_logits_stay_finite() {
     let logits = vec![-1000_f32, -90.0, -60.0, -20.0, 90.0, 1000.0];
-    let var = Var::from_vec(logits, (1, 1, 2, 3), &Device::Cpu).unwrap();
+    let logits = Tensor::from_vec(logits, (1, 1, 2, 3), &Device::Cpu).unwrap();
     let target = Targets::depth(Tensor::full(2_f32, (1, 2, 3), &Device::Cpu).unwrap());
-    let value = loss(var.as_tensor(), &target, &DEPTH, 1).unwrap().value.unwrap();
+    let made = loss(&logits, &target, &DEPTH, 1).unwrap();
+    let value = made.value.clone().unwrap();
     let d: Vec<f64> = [[4_f64; 4].as_slice(), &[0.2; 2]].concat().iter().map(|r| r.ln()).collect();
     let mean = |power: i32| d.iter().map(|d| d.powi(power)).sum::<f64>() / 6.0;
     let expected = (mean(2) - 0.5 * mean(1).powi(2)).sqrt();
     assert!((f64::from(value.to_scalar::<f32>().unwrap()) - expected).abs() < 1e-6);
-    let gradients = value.backward().unwrap();
-    let gradients = values(gradients.get(var.as_tensor()).unwrap());
+    let gradients = values(&made.gradient(1.0).unwrap().unwrap());
     assert!(gradients.iter().all(|g| g.abs() < 1e-30), "{gradients:?}");
 }
 

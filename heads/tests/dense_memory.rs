@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use candle_core::{DType, Device, Tensor};
+use ops::Format;
 use pixio_eval_heads::dense::{Architecture, HeadConfig, Probe, Targets, initialise, outputs};
 use schema::{Objective, TrainingStage};
 
@@ -68,7 +69,7 @@ fn step(architecture: Architecture, objective: &Objective, samples: usize) -> (f
         probe.train_step(&taps, &targets).unwrap();
     }
     let took = MOST.load(SeqCst) - before;
-    let memory = config.training_memory((side, side), crop, DType::F32);
+    let memory = config.training_memory((side, side), crop, DType::F32, Format::Planes);
     (took as f64, (memory.fixed + samples as u64 * memory.per_sample) as f64)
 }
 

@@ -270,6 +270,18 @@ INLINE void join_of(const T* x, const float* row, float* y, i64 tokens, int widt
     for (int i = threadIdx.x; i < more; i += 256) to[width + i] = row[image * more + i];
 }
 
+// Adds rows of `groups`, `step` apart, to such that lie `to_step` apart. Grid: a row's groups by 256, the rows.
+template <int V>
+INLINE void add_rows_of(float* to, const float* rows, i64 to_step, i64 step, i64 groups) {
+    auto out = reinterpret_cast<Group<float, V>*>(to) + blockIdx.y * to_step;
+    auto from = reinterpret_cast<const Group<float, V>*>(rows) + blockIdx.y * step;
+    i64 group = (i64)blockIdx.x * 256 + threadIdx.x;
+    if (group >= groups) return;
+    Group<float, V> sum = out[group], more = from[group];
+    for (int i = 0; i < V; ++i) sum.of[i] += more.of[i];
+    out[group] = sum;
+}
+
 #define GROUPS(name, T, V)                                                                                     \
     KERNEL(128, columns_##name, const T* x, T* to, int height, int width, int groups, int lines, int pixels,   \
            int kernel_width, int taps, int stride, int padding, int rectify) {                                 \
@@ -319,6 +331,13 @@ GROUPS(f16_8, f16, 8)
     }
 BLEND(1)
 BLEND(4)
+
+#define ADD_ROWS(V)                                                                                           \
+    KERNEL(256, add_rows_f32_##V, float* to, const float* rows, i64 to_step, i64 step, i64 groups) {          \
+        add_rows_of<V>(to, rows, to_step, step, groups);                                                      \
+    }
+ADD_ROWS(1)
+ADD_ROWS(4)
 
 #define JOIN(name, T)                                                                                         \
     KERNEL(256, join_##name, const T* x, const float* row, float* y, i64 tokens, int width, int more) {       \

@@ -39,7 +39,6 @@ conv_transpose2d 8 256 256 16 4
 conv_transpose2d 8 512 512 16 2
 resize 8 256 64 128
 resize 8 256 8 16
-relu 8 256 64
 batch_norm 32 1536 16
 """.split("\n")[1:-1]
 
@@ -57,8 +56,6 @@ def case(line, layout):
         run = lambda x, w, b: F.conv_transpose2d(x, w, b, n[4])
     elif op == "resize":
         inputs, run = [x], lambda x: F.interpolate(x, (n[3], n[3]), mode="bilinear", align_corners=True)
-    elif op == "relu":
-        inputs, run = [x], F.relu
     else:
         inputs = [x, torch.randn(n[1]), torch.randn(n[1])]
         run = lambda x, w, b: F.batch_norm(x, None, None, w, b, True)

@@ -72,41 +72,6 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Resul
     merged.flatten_from(2)?.to_dtype(q.dtype())
 }
 
-/// Convolution in the dtype that `x` and the weight share.
-pub(crate) fn conv2d(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    stride: usize,
-    padding: usize,
-) -> Result<Tensor> {
-    let (out, channels, kernel_height, kernel_width) = weight.dims4()?;
-    let y = if [kernel_height, kernel_width, stride, padding] == [1, 1, 1, 0] {
-        let (batch, _, height, width) = x.dims4()?;
-        let pixels = x.reshape((batch, channels, height * width))?;
-        let weight = weight.reshape((1, out, channels))?.broadcast_as((batch, out, channels))?;
-        weight.contiguous()?.matmul(&pixels)?.reshape((batch, out, height, width))?
-    } else {
-        // candle's gradient takes the pixels that the last stride leaves over to be as many in a row as in a
-        // column; without them there is nothing to take.
-        let needed = |length: usize, kernel: usize| {
-            (length + 2 * padding - kernel) / stride * stride + kernel
-        };
-        let (_, _, height, width) = x.dims4()?;
-        let padded = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
-        let used = padded.narrow(2, 0, needed(height, kernel_height))?.narrow(
-            3,
-            0,
-            needed(width, kernel_width),
-        )?;
-        used.contiguous()?.conv2d(weight, 0, stride, 1, 1)?
-    };
-    match bias {
-        Some(bias) => y.broadcast_add(&bias.reshape((1, out, 1, 1))?),
-        None => Ok(y),
-    }
-}
-
 /// `rows x columns^T` for every image and channel of f32 `x`; the matrices are `[to, from]`.
 pub(crate) fn resize(
     x: &Tensor,
@@ -125,37 +90,12 @@ pub(crate) fn resize(
     rows.matmul(&planes)?.reshape((batch, channels, to_height, to_width))
 }
 
-/// `x factor + offset` with one factor and offset for each channel of `[B, C, H, W]`.
-pub(crate) fn per_channel(x: &Tensor, factor: &Tensor, offset: &Tensor) -> Result<Tensor> {
-    let wide = |t: &Tensor| t.reshape((1, t.elem_count(), 1, 1));
-    x.broadcast_mul(&wide(factor)?)?.broadcast_add(&wide(offset)?)
-}
-
-/// Batch normalisation in training, the means, and the unbiased variances, of f32 inputs.
-pub(crate) fn batch_norm_train(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let channels = weight.elem_count();
-    let count = (x.elem_count() / channels.max(1)) as f64;
-    let mean = |t: &Tensor| t.mean_keepdim(3)?.mean_keepdim(2)?.mean_keepdim(0);
-    let means = mean(x)?;
-    let centred = x.broadcast_sub(&means)?;
-    let variances = mean(&centred.sqr()?)?;
-    let normal = centred.broadcast_div(&(&variances + eps)?.sqrt()?)?;
-    let flat = |t: &Tensor| t.detach().reshape(channels);
-    let unbiased = (flat(&variances)? * (count / (count - 1.0)))?;
-    Ok((per_channel(&normal, weight, bias)?, flat(&means)?, unbiased))
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
-    use crate::{batch_norm_train, conv2d, resize_bilinear};
+    use crate::resize_bilinear;
 
     fn wave(shape: &[usize], step: f64) -> Tensor {
         let data = (0..shape.iter().product()).map(|i: usize| (i as f64 * step).sin() as f32);
@@ -191,18 +131,9 @@ mod tests {
         }
     }
 
-    /// Devices without the fused operations on images compute the same.
+    /// Devices without the fused resize compute the same.
     #[test]
-    fn composed_and_fused_images_agree() {
-        for (kernel, stride, padding) in [(1, 1, 0), (3, 1, 1), (3, 2, 1), (2, 2, 0)] {
-            let inputs =
-                [wave(&[2, 5, 9, 6], 0.7), wave(&[4, 5, kernel, kernel], 0.9), wave(&[4], 1.1)];
-            assert_same(
-                &|t| super::conv2d(&t[0], &t[1], Some(&t[2]), stride, padding),
-                &|t| conv2d(&t[0], &t[1], Some(&t[2]), stride, padding),
-                &inputs,
-            );
-        }
+    fn composed_and_fused_resizes_agree() {
         let image = wave(&[2, 3, 4, 5], 0.7);
         // Rows and columns of the doubled grid: 3 steps in 7, and 4 in 9.
         let matrix = |from: usize, to: usize| {
@@ -220,18 +151,5 @@ mod tests {
             &|t| resize_bilinear(&t[0], 8, 10),
             std::slice::from_ref(&image),
         );
-        let inputs = [image, wave(&[3], 0.9), wave(&[3], 1.1)];
-        assert_same(
-            &|t| Ok(super::batch_norm_train(&t[0], &t[1], &t[2], 1e-5)?.0),
-            &|t| Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-5)?.0),
-            &inputs,
-        );
-        let [x, weight, bias] = &inputs;
-        let (_, mean, variance) = super::batch_norm_train(x, weight, bias, 1e-5).unwrap();
-        let (_, fused_mean, fused_variance) = batch_norm_train(x, weight, bias, 1e-5).unwrap();
-        for (a, b) in [(mean, fused_mean), (variance, fused_variance)] {
-            let off = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>();
-            assert!(off.unwrap() < 1e-6);
-        }
     }
 }

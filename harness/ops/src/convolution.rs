@@ -1,13 +1,14 @@
 //! Convolution in two dimensions, with its gradients.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::gather::Gather;
-use crate::storage::{Values, contiguous_f32, elements, filled, tensor};
+use crate::storage::{Values, contiguous_f32, filled, tensor};
+use crate::tape::Backward;
 use crate::weights::WeightGradient;
 use crate::winograd::{Winograd, worth};
-use crate::{Format, compose, pixels, simd};
+use crate::{Format, pixels, simd};
 
 /// Values a task of an element-wise pass takes.
 const TASK: usize = 1 << 15;
@@ -16,12 +17,12 @@ const TASK: usize = 1 << 15;
 ///
 /// `x` is `[B, C, H, W]`, `weight` `[O, C, kh, kw]`, `bias` `[O]`; `padding` zeros surround the image. The
 /// result is `[B, O, (H + 2 padding - kh) / stride + 1, ..]` in the weight's dtype (see
-/// [the precision rules](crate#precision)). Gradients reach all three tensors; on the CPU the two of the
-/// products are sums in f32.
+/// [the precision rules](crate#precision)), and carries no graph: [`Tape::conv2d`](crate::Tape::conv2d) has
+/// gradients.
 ///
 /// # Errors
 /// If the shapes do not fit, the stride is 0, the kernel is empty or larger than the padded image, or the
-/// devices differ.
+/// tensors are not of a floating type on one CPU or GPU.
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -29,13 +30,13 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Result<Tensor> {
-    run(Convolution { stride, padding, rectify: false }, x, weight, bias)
+    run(x, weight, bias, [stride, padding], false)
 }
 
-/// [`conv2d`] of [`relu`](crate::relu())`(x)`, of which no copy is kept for the backward pass.
+/// [`conv2d`] of [`relu`](crate::relu())`(x)`, of which no copy is made.
 ///
-/// Shapes, dtypes and errors are those of [`conv2d`]; so is every bit of the result and of the gradients of the two
-/// operations one after the other.
+/// Shapes, dtypes and errors are those of [`conv2d`]; so is every bit of the result of the two operations one
+/// after the other.
 ///
 /// # Errors
 /// As [`conv2d`].
@@ -46,38 +47,58 @@ pub fn relu_conv2d(
     stride: usize,
     padding: usize,
 ) -> Result<Tensor> {
-    run(Convolution { stride, padding, rectify: true }, x, weight, bias)
+    run(x, weight, bias, [stride, padding], true)
 }
 
-fn run(op: Convolution, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    geometry(x.dims(), weight.dims(), op.stride, op.padding)?;
+fn run(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    sizes: [usize; 2],
+    rectify: bool,
+) -> Result<Tensor> {
+    if x.device().is_cuda() {
+        let y = pixels::conv::conv2d(&Format::Pixels.enter(x)?, weight, bias, sizes, rectify)?.0;
+        return Format::Pixels.leave(&y)?.contiguous();
+    }
+    Ok(convolve(x, weight, bias, sizes, rectify)?.0)
+}
+
+/// [`conv2d`] on the CPU, of the ReLU of `x` if `rectify`, and its gradients.
+pub(crate) fn convolve(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    [stride, padding]: [usize; 2],
+    rectify: bool,
+) -> Result<(Tensor, Backward)> {
+    let op = Convolution { stride, padding, rectify };
+    let geometry = geometry(x.dims(), weight.dims(), stride, padding)?;
     if let Some(bias) = bias
         && bias.dims() != [weight.dims()[0]]
     {
         bail!("conv2d: expected a bias [{}], found {:?}", weight.dims()[0], bias.dims());
     }
     let dtype = weight.dtype();
-    let (x, bias) = (x.to_dtype(dtype)?, bias.map(|b| b.to_dtype(dtype)).transpose()?);
-    let on_cpu =
-        [Some(&x), Some(weight), bias.as_ref()].into_iter().flatten().all(|t| t.device().is_cpu());
-    let float = matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
-    if x.device().is_cuda() && float {
-        // candle's own would let f32 become TF32, and round a result before its bias is added.
-        let sizes = [op.stride, op.padding];
-        let pixels = Format::Pixels.enter(&x)?;
-        let y = pixels::conv::conv2d(&pixels, weight, bias.as_ref(), sizes, op.rectify)?;
-        return Format::Pixels.leave(&y)?.contiguous();
-    }
-    if !on_cpu || !float {
-        let x = if op.rectify { x.relu()? } else { x };
-        return compose::conv2d(&x, weight, bias.as_ref(), op.stride, op.padding);
-    }
-    let (x, weight) = (contiguous_f32(&x)?, contiguous_f32(weight)?);
-    let y = match bias {
-        Some(bias) => x.apply_op3(&weight, &contiguous_f32(&bias)?, op)?,
-        None => x.apply_op2(&weight, op)?,
+    let (x, weight) = (contiguous_f32(&x.detach().to_dtype(dtype)?)?, contiguous_f32(weight)?);
+    let bias = bias.map(|bias| contiguous_f32(&bias.to_dtype(dtype)?)).transpose()?;
+    let y = {
+        let bias = bias.as_ref().map(Values::lock);
+        let bias = bias.as_ref().map(Values::slice).transpose()?;
+        let (x, weight) = (Values::lock(&x), Values::lock(&weight));
+        op.forward(&geometry, x.slice()?, weight.slice()?, bias)
     };
-    y.to_dtype(dtype)
+    let [out, height, width] = geometry.to;
+    let y = tensor(y, &[geometry.batch, out, height, width])?.to_dtype(dtype)?;
+    let biased = bias.is_some();
+    let backward = move |gradient: &Tensor, of_x: bool| {
+        let gradient = contiguous_f32(gradient)?;
+        let gradients = op.backward(&geometry, [&x, &weight, &gradient], [of_x, biased])?;
+        let rounded = |of: Option<Tensor>| of.map(|of| of.to_dtype(dtype)).transpose();
+        let [of_x, of_weight, of_bias] = gradients.map(rounded);
+        Ok([of_x?, of_weight?, of_bias?])
+    };
+    Ok((y, Box::new(backward)))
 }
 
 struct Convolution {
@@ -138,78 +159,61 @@ pub(crate) fn geometry(
 impl Convolution {
     fn forward(
         &self,
-        x: (&CpuStorage, &Layout),
-        weight: (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let Geometry { batch, from, to, kernel } =
-            geometry(x.1.dims(), weight.1.dims(), self.stride, self.padding)?;
-        let shape = Shape::from((batch, to[0], to[1], to[2]));
-        let bias = bias.map(|(storage, layout)| elements(storage, layout)).transpose()?;
-        let (x, weight) = (elements(x.0, x.1)?, elements(weight.0, weight.1)?);
-        let rectify = self.rectify;
-        if kernel == [3, 3] && self.stride == 1 && worth(from, to) {
+        geometry: &Geometry,
+        x: &[f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Vec<f32> {
+        let &Geometry { batch, from, to, kernel } = geometry;
+        let (stride, rectify) = (self.stride, self.rectify);
+        if kernel == [3, 3] && stride == 1 && worth(from, to) {
             let origin = -(self.padding as isize);
-            let call = Winograd { batch, from, to, origin, x, weight, rectify, bias };
-            return Ok((CpuStorage::F32(call.run()), shape));
+            return Winograd { batch, from, to, origin, x, weight, rectify, bias }.run();
         }
         let offset = |k: usize| k as isize - self.padding as isize;
         let taps: Vec<_> = (0..kernel[0] * kernel[1])
             .map(|tap| (offset(tap / kernel[1]), offset(tap % kernel[1])))
             .collect();
-        let stride = self.stride;
-        let call = Gather { batch, from, to, stride, taps: &taps, x, weight, rectify, bias };
-        Ok((CpuStorage::F32(call.run()), shape))
+        Gather { batch, from, to, stride, taps: &taps, x, weight, rectify, bias }.run()
     }
 
-    /// The gradients of `x`, `weight` and bias, as far as each is wanted.
+    /// The gradients of `x` and a bias, as far as each is wanted, and of the weight.
     fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        gradient: &Tensor,
+        geometry: &Geometry,
+        [x, weight, gradient]: [&Tensor; 3],
+        [of_x, of_bias]: [bool; 2],
     ) -> Result<[Option<Tensor>; 3]> {
-        let geometry = geometry(x.dims(), weight.dims(), self.stride, self.padding)?;
-        let gradient = contiguous_f32(gradient)?;
-        let gradient = Values::lock(&gradient);
-        let gradient = gradient.slice()?;
-        let of_x = || {
-            let weight_values = Values::lock(weight);
-            let mut values = self.of_input(&geometry, weight_values.slice()?, gradient);
+        let (x_values, weight_values) = (Values::lock(x), Values::lock(weight));
+        let gradient = Values::lock(gradient);
+        let (from, gradient) = (x_values.slice()?, gradient.slice()?);
+        let input = || {
+            let mut values = self.of_input(geometry, weight_values.slice()?, gradient);
             if self.rectify {
-                let x = Values::lock(x);
                 values
                     .par_chunks_mut(TASK)
-                    .zip(x.slice()?.par_chunks(TASK))
+                    .zip(from.par_chunks(TASK))
                     .for_each(|(values, x)| simd::clear_unless_positive(x, values));
             }
             tensor(values, x.dims())
         };
-        let of_weight = || {
-            let x = Values::lock(x);
-            let Geometry { batch, from, to, kernel } = geometry;
-            let (stride, padding) = (self.stride, self.padding);
-            let call = WeightGradient {
-                batch,
-                from,
-                to,
-                kernel,
-                stride,
-                padding,
-                x: x.slice()?,
-                rectify: self.rectify,
-                y: gradient,
-            };
-            tensor(call.run(), weight.dims())
+        let of_input = of_x.then(input).transpose()?;
+        let &Geometry { batch, from: sizes, to, kernel } = geometry;
+        let (stride, padding, rectify) = (self.stride, self.padding, self.rectify);
+        let call = WeightGradient {
+            batch,
+            from: sizes,
+            to,
+            kernel,
+            stride,
+            padding,
+            x: from,
+            rectify,
+            y: gradient,
         };
-        Ok([
-            x.track_op().then(of_x).transpose()?,
-            weight.track_op().then(of_weight).transpose()?,
-            bias.filter(|bias| bias.track_op())
-                .map(|bias| tensor(channel_sums(gradient, &geometry), bias.dims()))
-                .transpose()?,
-        ])
+        let of_weight = tensor(call.run(), weight.dims())?;
+        let sums = || tensor(channel_sums(gradient, geometry), &geometry.to[..1]);
+        Ok([of_input, Some(of_weight), of_bias.then(sums).transpose()?])
     }
 
     /// The gradient of the input.
@@ -285,63 +289,6 @@ impl Convolution {
             }
         });
         result
-    }
-}
-
-impl CustomOp2 for Convolution {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward((x, x_layout), (weight, weight_layout), None)
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [x, weight, _] = self.backward(x, weight, None, gradient)?;
-        Ok((x, weight))
-    }
-}
-
-impl CustomOp3 for Convolution {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [x, weight, bias] = self.backward(x, weight, Some(bias), gradient)?;
-        Ok((x, weight, bias))
     }
 }
 

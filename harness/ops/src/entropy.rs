@@ -5,12 +5,20 @@ use rayon::prelude::*;
 
 use crate::storage::elements;
 
+/// A loss on a device, and how its gradient is made.
+pub struct DeviceLoss {
+    /// A scalar, f32.
+    pub value: Tensor,
+    /// From a factor to the gradient of so many times the loss by the logits, `[B, C, h, w]` in their dtype or f32.
+    pub gradient: Box<dyn FnOnce(f64) -> Result<Tensor>>,
+}
+
 /// Cross entropy of logits `[B, C, h, w]`, resized (bilinear, corners aligned) to `labels` `[B, H, W]` u8.
 /// The batch is cut into `groups` runs of as many samples; the mean is taken over the pixels of each whose
 /// label is a class and not `ignore`, and then over the groups that have such a pixel (NaN if none has).
 ///
-/// A scalar f32 with a graph to the logits, made by kernels of a GPU without waiting for it; none unless the
-/// tensors are on one GPU and the classes at most 256.
+/// Made by kernels of a GPU without waiting for it; none unless the tensors are on one GPU and the classes at
+/// most 256.
 ///
 /// # Errors
 /// If the shapes do not fit, or the GPU refuses.
@@ -19,7 +27,7 @@ pub fn cross_entropy(
     labels: &Tensor,
     ignore: u8,
     groups: usize,
-) -> Result<Option<Tensor>> {
+) -> Result<Option<DeviceLoss>> {
     check_groups("cross_entropy", logits, labels, groups)?;
     #[cfg(feature = "cuda")]
     {

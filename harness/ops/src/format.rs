@@ -2,16 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::pixels::{conv, norm, resize};
-use crate::{
-    batch_norm_eval, batch_norm_train, conv_transpose2d, conv2d, relu_conv2d, resize_bilinear,
-};
-
-/// How the images of a computation lie in memory.
-///
-/// The operations on images have one method each here, which takes images of this format (the weights and
-/// parameters are the same in both) and returns what the function of that name returns, but for the order of
-/// sums.
+/// How the images of a computation lie in memory. Results do not depend on it but for the order of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `[B, C, H, W]`: each channel is a plane. What vector units of a CPU do best with.
@@ -68,106 +59,6 @@ impl Format {
             Self::Planes => 0,
             Self::Pixels if cfg!(feature = "cudnn") => 1 << 30,
             Self::Pixels => 1 << 29,
-        }
-    }
-
-    /// [`conv2d`] of images of this format.
-    ///
-    /// # Errors
-    /// As [`conv2d`].
-    pub fn conv2d(
-        self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        stride: usize,
-        padding: usize,
-    ) -> Result<Tensor> {
-        match self {
-            Self::Planes => conv2d(x, weight, bias, stride, padding),
-            Self::Pixels => conv::conv2d(x, weight, bias, [stride, padding], false),
-        }
-    }
-
-    /// [`relu_conv2d`] of images of this format.
-    ///
-    /// # Errors
-    /// As [`relu_conv2d`].
-    pub fn relu_conv2d(
-        self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        stride: usize,
-        padding: usize,
-    ) -> Result<Tensor> {
-        match self {
-            Self::Planes => relu_conv2d(x, weight, bias, stride, padding),
-            Self::Pixels => conv::conv2d(x, weight, bias, [stride, padding], true),
-        }
-    }
-
-    /// [`conv_transpose2d`] of images of this format.
-    ///
-    /// # Errors
-    /// As [`conv_transpose2d`].
-    pub fn conv_transpose2d(
-        self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        stride: usize,
-    ) -> Result<Tensor> {
-        match self {
-            Self::Planes => conv_transpose2d(x, weight, bias, stride),
-            Self::Pixels => conv::conv_transpose2d(x, weight, bias, stride),
-        }
-    }
-
-    /// [`resize_bilinear`] of images of this format.
-    ///
-    /// # Errors
-    /// As [`resize_bilinear`].
-    pub fn resize_bilinear(self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-        match self {
-            Self::Planes => resize_bilinear(x, height, width),
-            Self::Pixels => resize::resize_bilinear(x, height, width),
-        }
-    }
-
-    /// [`batch_norm_train`] of images of this format.
-    ///
-    /// # Errors
-    /// As [`batch_norm_train`].
-    pub fn batch_norm_train(
-        self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        eps: f64,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        match self {
-            Self::Planes => batch_norm_train(x, weight, bias, eps),
-            Self::Pixels => norm::batch_norm_train(x, weight, bias, eps),
-        }
-    }
-
-    /// [`batch_norm_eval`] of images of this format.
-    ///
-    /// # Errors
-    /// As [`batch_norm_eval`].
-    pub fn batch_norm_eval(
-        self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        mean: &Tensor,
-        variance: &Tensor,
-        eps: f64,
-    ) -> Result<Tensor> {
-        match self {
-            Self::Planes => batch_norm_eval(x, weight, bias, mean, variance, eps),
-            Self::Pixels => norm::batch_norm_eval(x, [weight, bias, mean, variance], eps),
         }
     }
 }

@@ -11,15 +11,14 @@
 //! | [`layer_norm`], [`layer_norm_as`] | normalisation of the last dimension |
 //! | [`attention`], [`attention_qkv`] | softmax(q k^T scale) v |
 //! | [`rotate_heads`] | query and key with rotary position embedding |
-//! | [`conv2d`], [`conv_transpose2d`] | convolution, and its transpose with kernel = stride |
-//! | [`relu_conv2d`] | convolution of `max(x, 0)` |
+//! | [`conv2d`], [`relu_conv2d`] | convolution, of `max(x, 0)` |
 //! | [`resize_bilinear`] | bilinear interpolation, corners aligned |
-//! | [`batch_norm_train`], [`batch_norm_eval`] | normalisation of each channel |
 //! | [`relu`] | `max(x, 0)` |
-//! | [`Format`] | those on images, for either of two memory formats |
+//! | [`Tape`] | operations on images with their gradients, in either [`Format`] |
 //! | [`join_rows`] | a row joined to every token of its image |
 //! | [`cross_entropy`], [`silog`] | losses of resized logits, on a GPU |
 //! | [`resized_softmax`], [`resized_depth`] | predictions of resized logits, on a GPU |
+//! | [`add_window`] | the sum of overlapping windows |
 //! | [`argmax_classes`] | the largest class of every pixel |
 //! | [`adamw`], [`norm_of`] | a step of many parameters on a GPU, the norm of their gradients |
 //! | [`merge_nearest`] | the nearest of blocks of similarities |
@@ -28,11 +27,12 @@
 //! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On an NVIDIA GPU, in a
 //! build with the feature `cuda`, it runs kernels of our own (`kernels/`) and NVIDIA's libraries, where they
 //! serve its dtypes and shapes. Otherwise it is composed of ordinary candle operations. The operations on
-//! images are differentiable on every path, with gradients as fused as the rest. Those on tokens run in frozen
-//! encoders: where an input tracks gradients they are composed, and the fused paths' results carry no graph.
+//! tokens run in frozen encoders: where an input tracks gradients they are composed, and the fused paths'
+//! results carry no graph. The gradients of the operations on images are a [`Tape`]'s, as fused as the rest; of
+//! these functions only [`relu`] and [`resize_bilinear`] have candle's graph.
 //!
 //! Kernels for images take those whose channels lie side by side ([`Format::Pixels`]), for which every operation
-//! also has plain loops on the CPU, to be tested with; images as planes are composed on a GPU.
+//! also has plain loops on the CPU, to be tested with; images as planes ([`Format::Planes`]) are for the CPU.
 //!
 //! The kernels are compiled for the CPU too, in the tests, which emulate a block of threads and compare with
 //! plain computations.
@@ -84,6 +84,7 @@ mod rotary;
 mod silog;
 mod simd;
 mod storage;
+mod tape;
 mod tile;
 mod topk;
 mod transposed;
@@ -94,16 +95,16 @@ mod winograd_weights;
 pub use activation::{Activation, activate};
 pub use adamw::{AdamwStep, adamw, norm_of};
 pub use attention::{attention, attention_qkv};
-pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use convolution::{conv2d, relu_conv2d};
-pub use entropy::{argmax_classes, cross_entropy, resized_softmax};
+pub use entropy::{DeviceLoss, argmax_classes, cross_entropy, resized_softmax};
 pub use format::{Format, join_rows};
 pub use gelu::gelu;
 pub use linear::{linear, linear_gelu, linear_residual, linear_residual_norm};
 pub use norm::{layer_norm, layer_norm_as};
+pub use pixels::place::add_window;
 pub use relu::relu;
 pub use resize::resize_bilinear;
 pub use rotary::rotate_heads;
 pub use silog::{resized_depth, silog};
+pub use tape::{Gradients, Images, Tape};
 pub use topk::{MOST_NEIGHBOURS, merge_nearest, neighbour_key, neighbour_of_key, no_neighbours};
-pub use transposed::conv_transpose2d;

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, b
 use rayon::prelude::*;
 
 use crate::storage::{Values, contiguous_f32, elements, filled, tensor};
+use crate::tape::Backward;
 use crate::{compose, simd};
 
 /// Bilinear interpolation of `[B, C, H, W]` to `[B, C, height, width]`, as PyTorch's `interpolate` with
@@ -14,22 +15,28 @@ use crate::{compose, simd};
 /// # Errors
 /// If `x` does not have four dimensions, or a side is empty on one grid only.
 pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-    let &[_, _, from_height, from_width] = x.dims() else {
-        bail!("resize_bilinear: expected x [B, C, H, W], found {:?}", x.dims());
-    };
-    if [from_height, from_width, height, width].contains(&0) {
-        bail!(
-            "resize_bilinear: expected sides of at least 1, found {:?} to {height} x {width}",
-            x.dims()
-        );
-    }
+    let op = Resize::new(x, [height, width])?;
     let wide = x.to_dtype(DType::F32)?;
-    let op = Resize { rows: Taps::new(from_height, height), columns: Taps::new(from_width, width) };
     if !x.device().is_cpu() {
         return compose::resize(&wide, &op.rows.matrix(), &op.columns.matrix())?
             .to_dtype(x.dtype());
     }
     wide.contiguous()?.apply_op1(op)?.to_dtype(x.dtype())
+}
+
+/// [`resize_bilinear`] on the CPU, and its gradient.
+pub(crate) fn resized(x: &Tensor, height: usize, width: usize) -> Result<(Tensor, Backward)> {
+    let op = Resize::new(x, [height, width])?;
+    let (dtype, from) = (x.dtype(), x.dims().to_vec());
+    let wide = contiguous_f32(x)?;
+    let y = op.forward(Values::lock(&wide).slice()?);
+    let y = tensor(y, &[from[0], from[1], height, width])?.to_dtype(dtype)?;
+    let backward = move |gradient: &Tensor, _: bool| {
+        let gradient = contiguous_f32(gradient)?;
+        let of_x = op.backward(Values::lock(&gradient).slice()?);
+        Ok([Some(tensor(of_x, &from)?.to_dtype(dtype)?), None, None])
+    };
+    Ok((y, Box::new(backward)))
 }
 
 /// The two neighbours of every place on a line and their weights.
@@ -71,6 +78,20 @@ struct Resize {
 }
 
 impl Resize {
+    /// From the size of `x` to another.
+    fn new(x: &Tensor, [height, width]: [usize; 2]) -> Result<Self> {
+        let &[_, _, from_height, from_width] = x.dims() else {
+            bail!("resize_bilinear: expected x [B, C, H, W], found {:?}", x.dims());
+        };
+        if [from_height, from_width, height, width].contains(&0) {
+            bail!(
+                "resize_bilinear: expected sides of at least 1, found {:?} to {height} x {width}",
+                x.dims()
+            );
+        }
+        Ok(Self { rows: Taps::new(from_height, height), columns: Taps::new(from_width, width) })
+    }
+
     fn plane(&self) -> usize {
         self.rows.to() * self.columns.to()
     }

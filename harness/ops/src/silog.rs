@@ -2,15 +2,14 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::entropy::check_groups;
+use crate::entropy::{DeviceLoss, check_groups};
 
 /// SiLog of logits `[B, 1, h, w]`, resized (bilinear, corners aligned) to `metres` `[B, H, W]` f32: with
 /// prediction p = sigmoid(logit) x most and d = log metres - log max(p, least), sqrt(mean(d^2) -
 /// mean(d)^2 / 2) over pixels with least <= metres <= most of each of `groups` runs of samples, averaged over
 /// the groups that have such a pixel (NaN if none has). `range` is `[least, most]`.
 ///
-/// A scalar f32 with a graph to the logits, made by kernels of a GPU without waiting for it; none unless the
-/// tensors are on one GPU.
+/// Made by kernels of a GPU without waiting for it; none unless the tensors are on one GPU.
 ///
 /// # Errors
 /// If the shapes do not fit, or the GPU refuses.
@@ -19,7 +18,7 @@ pub fn silog(
     metres: &Tensor,
     range: [f64; 2],
     groups: usize,
-) -> Result<Option<Tensor>> {
+) -> Result<Option<DeviceLoss>> {
     check_groups("silog", logits, metres, groups)?;
     #[cfg(feature = "cuda")]
     {

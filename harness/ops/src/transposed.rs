@@ -1,36 +1,43 @@
 //! Transposed convolution whose kernel is as large as its stride.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::convolution::conv2d;
-use crate::storage::{Values, contiguous_f32, elements, filled, tensor};
+use crate::convolution::convolve;
+use crate::storage::{Values, contiguous_f32, filled, tensor};
+use crate::tape::Backward;
 
-/// Transposed convolution with non-overlapping kernels, as PyTorch's `conv_transpose2d` without padding.
-///
-/// `x` is `[B, C, H, W]`, `weight` `[C, O, k, k]`, `bias` `[O]`, and `k` is the stride: each input pixel
-/// becomes a block of `k x k` pixels, a matrix product and a rearrangement. The result is `[B, O, k H, k W]`
-/// in the weight's dtype; gradients reach all three tensors.
-///
-/// # Errors
-/// If the shapes do not fit, the kernel is not as large as the stride, or the devices differ.
-pub fn conv_transpose2d(
+/// [`Tape::conv_transpose2d`](crate::Tape::conv_transpose2d) on the CPU, and its gradients.
+pub(crate) fn conv_transpose2d(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     stride: usize,
-) -> Result<Tensor> {
-    let &[_, channels, ..] = x.dims() else {
+) -> Result<(Tensor, Backward)> {
+    let &[batch, channels, height, width] = x.dims() else {
         bail!("conv_transpose2d: expected x [B, C, H, W], found {:?}", x.dims());
     };
     let out = outputs(channels, weight, bias, stride)?;
-    let area = stride * stride;
+    let (area, shape, dtype) = (stride * stride, weight.shape().clone(), weight.dtype());
     // Each pixel of a block is an output channel of its own, with its channel's bias.
     let weight = weight.flatten_from(1)?.t()?.reshape((out * area, channels, 1, 1))?;
     let bias =
         bias.map(|b| b.unsqueeze(1)?.broadcast_as((out, area))?.reshape(out * area)).transpose()?;
-    let blocks = conv2d(x, &weight, bias.as_ref(), 1, 0)?;
-    spread(&blocks, stride)
+    let (blocks, of_blocks) = convolve(x, &weight, bias.as_ref(), [1, 0], false)?;
+    let grid = Grid { height, width, stride };
+    let moved = move |from: &Tensor, by: fn(Grid, &[f32]) -> Vec<f32>, dims: [usize; 4]| {
+        let from = contiguous_f32(from)?;
+        tensor(by(grid, Values::lock(&from).slice()?), &dims)?.to_dtype(dtype)
+    };
+    let y = moved(&blocks, Grid::spread, [batch, out, height * stride, width * stride])?;
+    let backward = move |gradient: &Tensor, of_x: bool| {
+        let gradient = moved(gradient, Grid::gather, [batch, out * area, height, width])?;
+        let [of_x, of_weight, of_bias] = of_blocks(&gradient, of_x)?;
+        let turned = |of: Tensor| of.reshape((out * area, channels))?.t()?.reshape(&shape);
+        let summed = |of: Tensor| of.reshape((out, area))?.sum(1);
+        Ok([of_x, of_weight.map(turned).transpose()?, of_bias.map(summed).transpose()?])
+    };
+    Ok((y, Box::new(backward)))
 }
 
 /// Output channels, if weight and bias fit an image of `channels`.
@@ -60,78 +67,52 @@ pub(crate) fn outputs(
     Ok(out)
 }
 
-/// From `[B, O k k, H, W]` to `[B, O, k H, k W]`.
-fn spread(blocks: &Tensor, stride: usize) -> Result<Tensor> {
-    if stride == 1 {
-        return Ok(blocks.clone());
-    }
-    if blocks.device().is_cpu() {
-        return contiguous_f32(blocks)?.apply_op1(Spread { stride })?.to_dtype(blocks.dtype());
-    }
-    let (batch, channels, height, width) = blocks.dims4()?;
-    let out = channels / (stride * stride);
-    blocks
-        .reshape(&[batch, out, stride, stride, height, width][..])?
-        .permute([0, 1, 4, 2, 5, 3])?
-        .contiguous()?
-        .reshape((batch, out, height * stride, width * stride))
-}
-
-struct Spread {
+/// The pixels of an image, each of which becomes a block of `stride x stride`.
+#[derive(Clone, Copy)]
+struct Grid {
+    height: usize,
+    width: usize,
     stride: usize,
 }
 
-impl CustomOp1 for Spread {
-    fn name(&self) -> &'static str {
-        "spread"
+impl Grid {
+    /// Values of a plane of blocks, at least 1.
+    fn area(self) -> usize {
+        (self.height * self.width * self.stride * self.stride).max(1)
     }
 
-    fn cpu_fwd(&self, blocks: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, channels, height, width) = layout.shape().dims4()?;
-        let (stride, from) = (self.stride, elements(blocks, layout)?);
-        let to_width = width * stride;
-        let shape = Shape::from((batch, channels / (stride * stride), height * stride, to_width));
-        if from.is_empty() {
-            return Ok((CpuStorage::F32(Vec::new()), shape));
-        }
-        let plane = height * width;
+    /// From `[B, O k k, H, W]` to `[B, O, k H, k W]`.
+    fn spread(self, from: &[f32]) -> Vec<f32> {
+        let Self { height, width, stride } = self;
         // SAFETY: the chunks cover the buffer, and the `stride` passes over a line write all of it.
-        let values = unsafe {
+        unsafe {
             filled(from.len(), |to| {
-                to.par_chunks_mut(plane * stride * stride)
-                    .zip(from.par_chunks(plane * stride * stride))
-                    .for_each(|(to, from)| {
-                        for (y, line) in to.chunks_exact_mut(to_width).enumerate() {
+                to.par_chunks_mut(self.area()).zip(from.par_chunks(self.area())).for_each(
+                    |(to, from)| {
+                        for (y, line) in to.chunks_exact_mut(width * stride).enumerate() {
                             for dx in 0..stride {
                                 let block = (y % stride) * stride + dx;
-                                let from = &from[block * plane + y / stride * width..][..width];
+                                let from = &from[(block * height + y / stride) * width..][..width];
                                 for (to, &v) in line[dx..].iter_mut().step_by(stride).zip(from) {
                                     to.write(v);
                                 }
                             }
                         }
-                    });
+                    },
+                );
             })
-        };
-        Ok((CpuStorage::F32(values), shape))
+        }
     }
 
-    fn bwd(&self, blocks: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (_, _, height, width) = blocks.dims4()?;
-        let (stride, plane) = (self.stride, height * width);
-        if blocks.elem_count() == 0 {
-            return Ok(None);
-        }
-        let gradient = contiguous_f32(gradient)?;
-        let values = Values::lock(&gradient);
-        let from = values.slice()?;
+    /// The transpose of [`Grid::spread`].
+    fn gather(self, from: &[f32]) -> Vec<f32> {
+        let Self { height, width, stride } = self;
         // SAFETY: the chunks cover the buffer, and each line of a plane is written whole.
-        let result = unsafe {
+        unsafe {
             filled(from.len(), |to| {
-                to.par_chunks_mut(plane * stride * stride)
-                    .zip(from.par_chunks(plane * stride * stride))
-                    .for_each(|(to, from)| {
-                        for (block, to) in to.chunks_exact_mut(plane).enumerate() {
+                to.par_chunks_mut(self.area()).zip(from.par_chunks(self.area())).for_each(
+                    |(to, from)| {
+                        for (block, to) in to.chunks_exact_mut(height * width).enumerate() {
                             for (y, to) in to.chunks_exact_mut(width).enumerate() {
                                 let line = (y * stride + block / stride) * width * stride;
                                 let from = &from[line + block % stride..];
@@ -140,9 +121,9 @@ impl CustomOp1 for Spread {
                                 }
                             }
                         }
-                    });
+                    },
+                );
             })
-        };
-        tensor(result, blocks.dims()).map(Some)
+        }
     }
 }

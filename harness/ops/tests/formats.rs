@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use pixio_eval_ops::{Format, join_rows};
+use pixio_eval_ops::{Format, Images, Tape, join_rows};
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -35,32 +35,29 @@ fn devices() -> Vec<Device> {
     devices
 }
 
+/// An operation on images and parameters.
+type Op<'a> = &'a dyn Fn(&mut Tape, &Images, &[Var]) -> Result<Images>;
+
+fn vars(inputs: &[Tensor], device: &Device) -> Vec<Var> {
+    inputs.iter().map(|t| Var::from_tensor(&t.to_device(device).unwrap()).unwrap()).collect()
+}
+
 /// The result of an operation on an image and parameters, and the gradients of all of them.
-fn all(
-    format: Format,
-    device: &Device,
-    op: &dyn Fn(Format, &[Tensor]) -> Result<Tensor>,
-    inputs: &[Tensor],
-) -> Vec<Tensor> {
-    let vars: Vec<Var> =
-        inputs.iter().map(|t| Var::from_tensor(&t.to_device(device).unwrap()).unwrap()).collect();
-    let mut tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-    tracked[0] = format.enter(&tracked[0]).unwrap();
-    let y = format.leave(&op(format, &tracked).unwrap()).unwrap();
-    let weights = random(y.dims(), 99).to_dtype(y.dtype()).unwrap().to_device(device).unwrap();
-    let gradients = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+fn all(format: Format, device: &Device, op: Op, inputs: &[Tensor]) -> Vec<Tensor> {
+    let vars = vars(inputs, device);
+    let mut tape = Tape::recording(format, inputs[0].dtype());
+    let x = tape.enter_parameter(&vars[0]).unwrap();
+    let made = op(&mut tape, &x, &vars[1..]).unwrap();
+    let y = tape.leave(&made).unwrap();
+    let weights = random(y.dims(), 99).to_device(device).unwrap();
+    let gradients = tape.gradients(&made, &weights).unwrap();
     let mut found = vec![y];
-    found.extend(vars.iter().map(|v| gradients.get(v.as_tensor()).unwrap().clone()));
+    found.extend(vars.iter().map(|var| gradients.of(var).unwrap().clone()));
     found
 }
 
 #[track_caller]
-fn assert_same(
-    what: &str,
-    op: &dyn Fn(Format, &[Tensor]) -> Result<Tensor>,
-    inputs: &[Tensor],
-    tolerance: f32,
-) {
+fn assert_same(what: &str, op: Op, inputs: &[Tensor], tolerance: f32) {
     let planes = all(Format::Planes, &Device::Cpu, op, inputs);
     for device in devices() {
         let pixels = all(Format::Pixels, &device, op, inputs);
@@ -109,13 +106,13 @@ fn convolutions_do_not_depend_on_the_format() {
                 let what = format!("{channels} {out} {kernel} {stride} {padding} {dtype:?}");
                 assert_same(
                     &what,
-                    &|format, t| format.conv2d(&t[0], &t[1], t.get(2), stride, padding),
+                    &|tape, x, t| tape.conv2d(x, &t[0], t.get(1), stride, padding),
                     &inputs,
                     tolerance,
                 );
                 assert_same(
                     &what,
-                    &|format, t| format.relu_conv2d(&t[0], &t[1], t.get(2), stride, padding),
+                    &|tape, x, t| tape.relu_conv2d(x, &t[0], t.get(1), stride, padding),
                     &inputs,
                     tolerance,
                 );
@@ -127,7 +124,7 @@ fn convolutions_do_not_depend_on_the_format() {
             [random(&[2, 3, 4, 5], 1), random(&[3, 6, stride, stride], 2), random(&[6], 3)];
         assert_same(
             &format!("transposed {stride}"),
-            &|format, t| format.conv_transpose2d(&t[0], &t[1], t.get(2), stride),
+            &|tape, x, t| tape.conv_transpose2d(x, &t[0], t.get(1), stride),
             &inputs,
             2e-6,
         );
@@ -141,7 +138,7 @@ fn resizes_do_not_depend_on_the_format() {
         for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::BF16, 1e-2)] {
             assert_same(
                 &format!("{height} x {width} {dtype:?}"),
-                &|format, t| format.resize_bilinear(&t[0], height, width),
+                &|tape, x, _| tape.resize_bilinear(x, height, width),
                 &[x.to_dtype(dtype).unwrap()],
                 tolerance,
             );
@@ -153,25 +150,25 @@ fn resizes_do_not_depend_on_the_format() {
 fn normalisation_does_not_depend_on_the_format() {
     let inputs = [random(&[2, 3, 4, 5], 1), random(&[3], 2), random(&[3], 3)];
     let inputs = [(&inputs[0] + 2.0).unwrap(), inputs[1].clone(), inputs[2].clone()];
-    let train = |format: Format, t: &[Tensor]| format.batch_norm_train(&t[0], &t[1], &t[2], 1e-5);
-    assert_same("training", &|format, t| Ok(train(format, t)?.0), &inputs, 5e-6);
-    let planes = train(Format::Planes, &inputs).unwrap();
-    let x = Format::Pixels.enter(&inputs[0]).unwrap();
-    let pixels = train(Format::Pixels, &[x.clone(), inputs[1].clone(), inputs[2].clone()]).unwrap();
-    for (a, b) in [(&planes.1, &pixels.1), (&planes.2, &pixels.2)] {
-        assert!(flat(a).iter().zip(flat(b)).all(|(a, b)| (a - b).abs() < 1e-6));
+    assert_same(
+        "training",
+        &|tape, x, t| Ok(tape.batch_norm_train(x, &t[0], &t[1], 1e-5)?.0),
+        &inputs,
+        5e-6,
+    );
+    let parameters = vars(&inputs[1..], &Device::Cpu);
+    let made = [Format::Planes, Format::Pixels].map(|format| {
+        let mut tape = Tape::new(format, DType::F32);
+        let x = tape.enter(&inputs[0]).unwrap();
+        let (_, mean, variance) =
+            tape.batch_norm_train(&x, &parameters[0], &parameters[1], 1e-5).unwrap();
+        let (weight, bias) = (parameters[0].as_tensor(), parameters[1].as_tensor());
+        let y = tape.batch_norm_eval(&x, [weight, bias, &mean, &variance], 1e-5).unwrap();
+        [mean, variance, tape.leave(&y).unwrap()]
+    });
+    for (a, b) in made[0].iter().zip(&made[1]) {
+        assert!(flat(a).iter().zip(flat(b)).all(|(a, b)| (a - b).abs() < 5e-6));
     }
-    let (mean, variance) = (&planes.1, &planes.2);
-    let eval = |format: Format, t: &[Tensor]| {
-        let [mean, variance] = [mean, variance].map(|of| of.to_device(t[0].device()).unwrap());
-        format.batch_norm_eval(&t[0], &t[1], &t[2], &mean, &variance, 1e-5)
-    };
-    assert_same("evaluation", &eval, &inputs, 5e-6);
-    // Without a graph.
-    let composed = eval(Format::Planes, &inputs).unwrap();
-    let fused = eval(Format::Pixels, &[x, inputs[1].clone(), inputs[2].clone()]).unwrap();
-    let fused = Format::Pixels.leave(&fused).unwrap();
-    assert!(flat(&composed).iter().zip(flat(&fused)).all(|(a, b)| (a - b).abs() < 5e-6));
 }
 
 #[test]
@@ -202,14 +199,17 @@ fn rows_are_joined_to_tokens_that_fit() {
 
 #[test]
 fn images_that_do_not_fit_are_refused() {
-    let x = Format::Pixels.enter(&random(&[1, 3, 4, 5], 1)).unwrap();
-    let (weight, bias) = (random(&[2, 4, 3, 3], 2), random(&[3], 3));
+    let mut tape = Tape::new(Format::Pixels, DType::F32);
+    let x = tape.enter(&random(&[1, 3, 4, 5], 1)).unwrap();
+    let var = |shape: &[usize]| Var::from_tensor(&random(shape, 2)).unwrap();
+    let (weight, bias) = (var(&[2, 4, 3, 3]), var(&[3]));
+    let norm = [bias.as_tensor(), &bias, &bias, &weight];
     for (found, expected) in [
-        (Format::Pixels.conv2d(&x, &weight, None, 1, 1), "expected x [B, 4, H, W]"),
-        (Format::Pixels.conv2d(&x, &random(&[2, 3, 3, 3], 2), Some(&bias), 1, 1), "a bias [2]"),
-        (Format::Pixels.conv_transpose2d(&x, &random(&[3, 2, 3, 3], 2), None, 2), "the stride 2"),
-        (Format::Pixels.resize_bilinear(&x, 0, 2), "sides of at least 1"),
-        (Format::Pixels.batch_norm_eval(&x, &bias, &bias, &bias, &weight, 1e-5), "parameters [3]"),
+        (tape.conv2d(&x, &weight, None, 1, 1), "expected x [B, 4, H, W]"),
+        (tape.conv2d(&x, &var(&[2, 3, 3, 3]), Some(&bias), 1, 1), "a bias [2]"),
+        (tape.conv_transpose2d(&x, &var(&[3, 2, 3, 3]), None, 2), "the stride 2"),
+        (tape.resize_bilinear(&x, 0, 2), "sides of at least 1"),
+        (tape.batch_norm_eval(&x, norm, 1e-5), "parameters [3]"),
     ] {
         let found = found.unwrap_err().to_string();
         assert!(found.contains(expected), "{found}");

@@ -101,9 +101,7 @@ impl ProbeSize {
         let grid = (encoder.grid, encoder.grid);
         let training = &protocol.training;
         Self {
-            head: config
-                .training_memory(grid, protocol.sample.crop, dtype)
-                .in_format(Format::of(device)),
+            head: config.training_memory(grid, protocol.sample.crop, dtype, Format::of(device)),
             divisible: config.divisible(),
             group: training.group_size.max(1),
             batch: training.groups * training.group_size,
@@ -123,7 +121,7 @@ impl ProbeSize {
             }
             false => self.batch,
         };
-        // Without a graph about half of the maps are held at once.
+        // Without gradients about half of the maps are held at once.
         let window = self.predicted + self.head.per_sample / 2;
         (at_once as u64 * self.head.per_sample).max(images as u64 * window)
     }

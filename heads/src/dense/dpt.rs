@@ -1,8 +1,9 @@
-use candle_core::{DType, Tensor};
+use candle_core::DType;
+use ops::{Images, Tape};
 
-use super::head::{DenseHead, Forward, HeadConfig, check_taps};
-use super::weights::{Builder, Conv, Mode, Transposed, Variable};
-use super::{HeadError, LoadProblem};
+use super::LoadProblem;
+use super::head::{DenseHead, HeadConfig, Made};
+use super::weights::{Builder, Conv, Transposed, Variable};
 
 /// Dense prediction transformer head (Ranftl et al., arXiv 2103.13413, section 3): four taps are
 /// reassembled to four scales and fused from deep to shallow. No batch norm.
@@ -63,27 +64,6 @@ impl Dpt {
             parameters: from.parameters,
         })
     }
-
-    pub(super) fn run(&self, taps: &[Tensor], mode: Mode) -> candle_core::Result<Forward> {
-        let maps: Vec<Tensor> = self
-            .levels
-            .iter()
-            .zip(taps)
-            .map(|(level, tap)| level.forward(&mode.format.enter(tap)?, mode))
-            .collect::<candle_core::Result<_>>()?;
-        let [f0, f1, f2, f3] = &self.fusions;
-        let [m0, m1, m2, m3] = &maps[..] else {
-            candle_core::bail!("expected four taps, found {}", maps.len());
-        };
-        let (h, w) = mode.format.size(m0)?;
-        let mut path = f3.forward(None, m3, mode.format.size(m2)?, mode)?;
-        path = f2.forward(Some(&path), m2, mode.format.size(m1)?, mode)?;
-        path = f1.forward(Some(&path), m1, mode.format.size(m0)?, mode)?;
-        path = f0.forward(Some(&path), m0, (2 * h, 2 * w), mode)?;
-        let x = self.output[0].forward(&path, mode)?;
-        let logits = mode.format.leave(&self.output[1].after_relu(&x, mode)?)?;
-        Ok(Forward { logits, statistics: Vec::new() })
-    }
 }
 
 impl DenseHead for Dpt {
@@ -91,9 +71,29 @@ impl DenseHead for Dpt {
         &self.config
     }
 
-    fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError> {
-        check_taps(&self.config, taps)?;
-        Ok(self.run(taps, Mode::new(train, self.dtype, taps))?)
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn run(&self, taps: &[Images], tape: &mut Tape) -> candle_core::Result<Made> {
+        let maps: Vec<Images> = self
+            .levels
+            .iter()
+            .zip(taps)
+            .map(|(level, tap)| level.forward(tap, tape))
+            .collect::<candle_core::Result<_>>()?;
+        let [f0, f1, f2, f3] = &self.fusions;
+        let [m0, m1, m2, m3] = &maps[..] else {
+            candle_core::bail!("expected four taps, found {}", maps.len());
+        };
+        let (h, w) = tape.size(m0)?;
+        let mut path = f3.forward(None, m3, tape.size(m2)?, tape)?;
+        path = f2.forward(Some(&path), m2, tape.size(m1)?, tape)?;
+        path = f1.forward(Some(&path), m1, tape.size(m0)?, tape)?;
+        path = f0.forward(Some(&path), m0, (2 * h, 2 * w), tape)?;
+        let x = self.output[0].forward(&path, tape)?;
+        let logits = self.output[1].after_relu(&x, tape)?;
+        Ok(Made { logits, statistics: Vec::new() })
     }
 
     fn parameters(&self) -> &[Variable] {
@@ -119,14 +119,14 @@ enum Scale {
 }
 
 impl Level {
-    fn forward(&self, tap: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let x = self.project.forward(tap, mode)?;
+    fn forward(&self, tap: &Images, tape: &mut Tape) -> candle_core::Result<Images> {
+        let x = self.project.forward(tap, tape)?;
         let x = match &self.scale {
-            Scale::Enlarge(conv) => conv.forward(&x, mode)?,
+            Scale::Enlarge(conv) => conv.forward(&x, tape)?,
             Scale::Keep => x,
-            Scale::Halve(conv) => conv.forward(&x, mode)?,
+            Scale::Halve(conv) => conv.forward(&x, tape)?,
         };
-        self.reduce.forward(&x, mode)
+        self.reduce.forward(&x, tape)
     }
 }
 
@@ -148,19 +148,23 @@ impl Fusion {
 
     fn forward(
         &self,
-        deeper: Option<&Tensor>,
-        map: &Tensor,
+        deeper: Option<&Images>,
+        map: &Images,
         (height, width): (usize, usize),
-        mode: Mode,
-    ) -> candle_core::Result<Tensor> {
+        tape: &mut Tape,
+    ) -> candle_core::Result<Images> {
         let x = match deeper {
-            Some(deeper) => (deeper + self.skip.forward(map, mode)?)?,
+            Some(deeper) => {
+                let map = self.skip.forward(map, tape)?;
+                tape.add(deeper, &map)?
+            }
             None => map.clone(),
         };
-        let x = self.path.forward(&x, mode)?;
+        let x = self.path.forward(&x, tape)?;
         // A 1x1 convolution commutes with the resize, whose weights sum to 1, and is a quarter of the work
         // before it. Resizes are f32 whatever the convolutions' type.
-        mode.format.resize_bilinear(&self.out.forward(&x, mode)?, height, width)
+        let x = self.out.forward(&x, tape)?;
+        tape.resize_bilinear(&x, height, width)
     }
 }
 
@@ -177,8 +181,9 @@ impl ResidualUnit {
         Ok(Self { conv1, conv2 })
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let y = self.conv1.after_relu(x, mode)?;
-        x + self.conv2.after_relu(&y, mode)?
+    fn forward(&self, x: &Images, tape: &mut Tape) -> candle_core::Result<Images> {
+        let y = self.conv1.after_relu(x, tape)?;
+        let y = self.conv2.after_relu(&y, tape)?;
+        tape.add(x, &y)
     }
 }

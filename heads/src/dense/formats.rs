@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use ops::Format;
+use ops::{Format, Tape};
 
-use super::head::{Architecture, Forward, HeadConfig};
 use super::input::assemble_in;
-use super::weights::{Builder, Mode, Source, Variable};
-use super::{dpt::Dpt, linear::Linear};
+use super::{Architecture, HeadConfig, Variable, initialise};
 
 /// Numbers in [-1, 1) that depend on two counters.
 fn noise(tensor: usize, element: usize) -> f64 {
@@ -22,40 +20,6 @@ fn tensor(index: usize, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-enum Head {
-    Linear(Linear),
-    Dpt(Box<Dpt>),
-}
-
-impl Head {
-    fn new(config: &HeadConfig, dtype: DType) -> Self {
-        let mut draw = |tensor, element| noise(tensor, element) / 2.0 + 0.5;
-        let from = Builder::new(Source::Draw(&mut draw), &Device::Cpu);
-        match config.architecture {
-            Architecture::Linear => Self::Linear(Linear::build(config, dtype, from).unwrap()),
-            Architecture::Dpt { channels, features } => {
-                Self::Dpt(Box::new(Dpt::build(config, channels, features, dtype, from).unwrap()))
-            }
-        }
-    }
-
-    fn run(&self, taps: &[Tensor], mode: Mode) -> Forward {
-        match self {
-            Self::Linear(head) => head.run(taps, mode),
-            Self::Dpt(head) => head.run(taps, mode),
-        }
-        .unwrap()
-    }
-
-    fn parameters(&self) -> &[Variable] {
-        use super::DenseHead;
-        match self {
-            Self::Linear(head) => head.parameters(),
-            Self::Dpt(head) => head.parameters(),
-        }
-    }
-}
-
 /// Logits, statistics and the gradient of every parameter, in one format.
 fn all(config: &HeadConfig, dtype: DType, format: Format, train: bool) -> BTreeMap<String, Tensor> {
     let (batch, grid, dim) = (3, (5, 4), config.width / 2);
@@ -66,20 +30,21 @@ fn all(config: &HeadConfig, dtype: DType, format: Format, train: bool) -> BTreeM
             assemble_in(format, &patches, Some(&summary), grid).unwrap()
         })
         .collect();
-    let head = Head::new(config, dtype);
-    let forward = head.run(&taps, Mode { train, dtype, format });
+    let mut draw = |tensor, element| noise(tensor, element) / 2.0 + 0.5;
+    let head = initialise(config, dtype, &Device::Cpu, &mut draw).unwrap();
+    let tape = if train { Tape::recording } else { Tape::new };
+    let forward = head.forward_on(&taps, tape(format, dtype)).unwrap();
     assert_eq!(forward.logits.dims()[..2], [batch, config.outputs]);
     let mut found = BTreeMap::from([("logits".to_owned(), forward.logits.clone())]);
     for (i, statistic) in forward.statistics.iter().enumerate() {
         found.insert(format!("statistic {i}"), statistic.clone());
     }
     if train {
-        let logits = forward.logits.to_dtype(DType::F32).unwrap();
-        let loss = (&logits * tensor(300, logits.dims())).unwrap().sum_all().unwrap();
-        let gradients = loss.backward().unwrap();
+        let of_logits = tensor(300, forward.logits.dims());
+        let gradients = forward.gradients(&of_logits).unwrap();
         for Variable { name, var } in head.parameters() {
-            if let Some(gradient) = gradients.get(var.as_tensor()) {
-                assert_eq!(gradient.dims(), var.dims());
+            if let Some(gradient) = gradients.of(var) {
+                assert_eq!((gradient.dims(), gradient.dtype()), (var.dims(), DType::F32));
                 found.insert(name.clone(), gradient.clone());
             }
         }

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{DType, Device, Tensor};
+use ops::{Gradients, Images, Tape};
 use schema::HeadStage;
 
 use super::dpt::Dpt;
@@ -73,9 +74,29 @@ impl HeadConfig {
 
 /// What a head computed.
 pub struct Forward {
-    /// `[B, outputs, h, w]` at the head's own resolution.
+    /// `[B, outputs, h, w]` at the head's own resolution, without a graph.
     pub logits: Tensor,
     /// When training, what each of [`DenseHead::statistics`] becomes once the step is taken.
+    pub statistics: Vec<Tensor>,
+    made: Images,
+    tape: Tape,
+}
+
+impl Forward {
+    /// Gradients of the head's parameters from that of the logits.
+    ///
+    /// # Errors
+    /// If the head was not training, or the shape is another.
+    pub fn gradients(self, of_logits: &Tensor) -> Result<Gradients, HeadError> {
+        Ok(self.tape.gradients(&self.made, of_logits)?)
+    }
+}
+
+/// What a kind of head makes on a tape: `[B, outputs, h, w]` logits, and [`Forward::statistics`].
+pub struct Made {
+    /// The logits.
+    pub logits: Images,
+    /// The statistics.
     pub statistics: Vec<Tensor>,
 }
 
@@ -84,14 +105,38 @@ pub trait DenseHead: Send + Sync {
     /// Architecture and widths.
     fn config(&self) -> &HeadConfig;
 
+    /// The type in which convolutions compute.
+    fn dtype(&self) -> DType;
+
+    /// The head itself, on taps as [`DenseHead::forward`] takes them; it is in training if the tape records.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run(&self, taps: &[Images], tape: &mut Tape) -> candle_core::Result<Made>;
+
     /// Logits from the head's taps, shallow to deep, each `[B, width, h, w]`.
     ///
-    /// With `train`, batch statistics are used and the result carries a graph to the parameters; the
-    /// running statistics are not changed but returned. Without, nothing is tracked.
+    /// With `train`, batch statistics are used and the result remembers what the parameters' gradients take; the
+    /// running statistics are not changed but returned. Without, nothing is remembered.
     ///
     /// # Errors
     /// If the taps are not what the head takes.
-    fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError>;
+    fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError> {
+        let device = taps.first().map_or(&Device::Cpu, Tensor::device);
+        self.forward_on(taps, Tape::on(device, self.dtype(), train))
+    }
+
+    /// [`DenseHead::forward`] on a tape.
+    ///
+    /// # Errors
+    /// As [`DenseHead::forward`].
+    fn forward_on(&self, taps: &[Tensor], mut tape: Tape) -> Result<Forward, HeadError> {
+        check_taps(self.config(), taps)?;
+        let taps: Vec<Images> =
+            taps.iter().map(|tap| tape.enter(tap)).collect::<candle_core::Result<_>>()?;
+        let Made { logits: made, statistics } = self.run(&taps, &mut tape)?;
+        Ok(Forward { logits: tape.leave(&made)?, statistics, made, tape })
+    }
 
     /// The trained tensors, f32, in the order in which they are drawn.
     fn parameters(&self) -> &[Variable];
@@ -235,7 +280,7 @@ fn read(
 }
 
 /// Refuses taps of another number, width or grid than the head takes.
-pub(super) fn check_taps(config: &HeadConfig, taps: &[Tensor]) -> Result<(), HeadError> {
+fn check_taps(config: &HeadConfig, taps: &[Tensor]) -> Result<(), HeadError> {
     if taps.len() != config.taps() {
         return Err(HeadError::TapCount { expected: config.taps(), found: taps.len() });
     }

@@ -1,8 +1,9 @@
-use candle_core::{DType, Tensor};
+use candle_core::DType;
+use ops::{Images, Tape};
 
-use super::head::{DenseHead, Forward, HeadConfig, check_taps};
-use super::weights::{BatchNorm, Builder, Conv, Mode, Variable};
-use super::{HeadError, LoadProblem};
+use super::LoadProblem;
+use super::head::{DenseHead, HeadConfig, Made};
+use super::weights::{BatchNorm, Builder, Conv, Variable};
 
 /// Batch norm, then a 1x1 convolution, on one tap.
 pub(super) struct Linear {
@@ -26,12 +27,6 @@ impl Linear {
         let Builder { parameters, statistics, .. } = from;
         Ok(Self { config: config.clone(), dtype, norm, conv, parameters, statistics })
     }
-
-    pub(super) fn run(&self, taps: &[Tensor], mode: Mode) -> candle_core::Result<Forward> {
-        let (x, statistics) = self.norm.forward(&mode.format.enter(&taps[0])?, mode)?;
-        let logits = mode.format.leave(&self.conv.forward(&x, mode)?)?;
-        Ok(Forward { logits, statistics })
-    }
 }
 
 impl DenseHead for Linear {
@@ -39,9 +34,13 @@ impl DenseHead for Linear {
         &self.config
     }
 
-    fn forward(&self, taps: &[Tensor], train: bool) -> Result<Forward, HeadError> {
-        check_taps(&self.config, taps)?;
-        Ok(self.run(taps, Mode::new(train, self.dtype, taps))?)
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn run(&self, taps: &[Images], tape: &mut Tape) -> candle_core::Result<Made> {
+        let (x, statistics) = self.norm.forward(&taps[0], tape)?;
+        Ok(Made { logits: self.conv.forward(&x, tape)?, statistics })
     }
 
     fn parameters(&self) -> &[Variable] {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
+use ops::DeviceLoss;
 use schema::Objective;
 
 use super::input::shape;
@@ -120,10 +121,35 @@ impl Targets {
 
 /// The loss of a batch.
 pub struct Loss {
-    /// Mean over the groups with a valid pixel, a scalar with a graph; none if no group has one.
+    /// Mean over the groups with a valid pixel, a scalar without a graph; none if no group has one.
     pub value: Option<Tensor>,
     /// Groups without a valid pixel, which the mean leaves out.
     pub skipped: Vec<usize>,
+    gradient: Box<dyn FnOnce(f64) -> candle_core::Result<Tensor>>,
+}
+
+impl Loss {
+    /// The gradient of `share` times the loss by the logits, `[B, outputs, h, w]`; none if there is no loss.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn gradient(self, share: f64) -> Result<Option<Tensor>, HeadError> {
+        Ok(self.value.map(|_| (self.gradient)(share)).transpose()?)
+    }
+
+    /// From a loss with a graph to a variable.
+    fn of_graph(logits: Var, value: Option<Tensor>, skipped: Vec<usize>) -> Self {
+        let detached = value.as_ref().map(Tensor::detach);
+        let gradient = move |share: f64| {
+            let Some(value) = value else { candle_core::bail!("expected a loss") };
+            let gradients = (value * share)?.backward()?;
+            match gradients.get(logits.as_tensor()) {
+                Some(gradient) => Ok(gradient.clone()),
+                None => logits.zeros_like(),
+            }
+        };
+        Self { value: detached, skipped, gradient: Box::new(gradient) }
+    }
 }
 
 /// Outputs a head needs for `objective`.
@@ -162,22 +188,24 @@ pub fn loss(
     {
         return Ok(loss);
     }
-    match (objective, targets) {
+    let tracked = Var::from_tensor(logits)?;
+    let (value, skipped) = match (objective, targets) {
         (&Objective::Depth { min, max }, Targets::Depth { metres: target, .. }) => {
-            let prediction = depth(logits, (h, w), max)?.squeeze(1)?;
-            silog(&prediction, target, [min, max], groups)
+            let prediction = depth(&tracked, (h, w), max)?.squeeze(1)?;
+            silog(&prediction, target, [min, max], groups)?
         }
         (&Objective::Segmentation { classes, ignore }, Targets::Labels { labels, .. }) => {
             check_labels(labels, h * w, classes, ignore)?;
-            cross_entropy(&resized(logits, (h, w))?, labels, ignore, groups)
+            cross_entropy(&resized(&tracked, (h, w))?, labels, ignore, groups)?
         }
         (Objective::Depth { .. }, _) => {
-            Err(HeadError::TargetKind { expected: "depth", found: "labels" })
+            return Err(HeadError::TargetKind { expected: "depth", found: "labels" });
         }
         (Objective::Segmentation { .. }, _) => {
-            Err(HeadError::TargetKind { expected: "labels", found: "depth" })
+            return Err(HeadError::TargetKind { expected: "labels", found: "depth" });
         }
-    }
+    };
+    Ok(Loss::of_graph(tracked, value, skipped))
 }
 
 /// The loss by the kernels of a GPU, if they serve and the objective fits the targets. Nothing is read back
@@ -189,7 +217,7 @@ fn fused(
     groups: usize,
 ) -> Result<Option<Loss>, HeadError> {
     let valid = valid_groups(targets, objective, groups)?;
-    let value = match (objective, targets) {
+    let made = match (objective, targets) {
         (&Objective::Depth { min, max }, Targets::Depth { metres, .. }) => {
             ops::silog(logits, metres, [min, max], groups)?
         }
@@ -208,7 +236,11 @@ fn fused(
     };
     let skipped: Vec<usize> = (0..valid.len()).filter(|&group| !valid[group]).collect();
     let some = skipped.len() < valid.len();
-    Ok(value.map(|value| Loss { value: some.then_some(value), skipped }))
+    Ok(made.map(|DeviceLoss { value, gradient }| Loss {
+        value: some.then_some(value),
+        skipped,
+        gradient,
+    }))
 }
 
 /// Which of a batch's groups have a valid pixel.
@@ -289,7 +321,7 @@ fn silog(
     target: &Tensor,
     [min, max]: [f64; 2],
     groups: usize,
-) -> Result<Loss, HeadError> {
+) -> Result<(Option<Tensor>, Vec<usize>), HeadError> {
     let valid = in_range(target, [min, max])?;
     let target = valid.where_cond(target, &target.ones_like()?)?;
     let valid = valid.to_dtype(DType::F32)?;
@@ -310,14 +342,15 @@ fn cross_entropy(
     labels: &Arc<[u8]>,
     ignore: u8,
     groups: usize,
-) -> Result<Loss, HeadError> {
+) -> Result<(Option<Tensor>, Vec<usize>), HeadError> {
     let losses = nll::negative_log_likelihood(logits, labels)?;
     let counts: Vec<f32> = labels
         .chunks(labels.len() / groups)
         .map(|group| group.iter().filter(|&&label| label != ignore).count() as f32)
         .collect();
     let kept = Kept::of(&counts, logits.device())?;
-    kept.loss(kept.mean(&group_sums(&losses, groups)?)?)
+    let means = kept.mean(&group_sums(&losses, groups)?)?;
+    kept.loss(means)
 }
 
 fn check_labels(labels: &[u8], pixels: usize, classes: usize, ignore: u8) -> Result<(), HeadError> {
@@ -375,9 +408,8 @@ impl Kept {
         (sums / counts).map(Some)
     }
 
-    /// The mean of the kept groups' losses.
-    fn loss(&self, losses: Option<Tensor>) -> Result<Loss, HeadError> {
-        let value = losses.map(|losses| losses.mean_all()).transpose()?;
-        Ok(Loss { value, skipped: self.skipped.clone() })
+    /// The mean of the kept groups' losses, and the groups that are not.
+    fn loss(self, losses: Option<Tensor>) -> Result<(Option<Tensor>, Vec<usize>), HeadError> {
+        Ok((losses.map(|losses| losses.mean_all()).transpose()?, self.skipped))
     }
 }

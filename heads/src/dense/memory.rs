@@ -7,20 +7,10 @@ use super::head::{Architecture, HeadConfig};
 /// a step holds at its peak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingMemory {
-    /// Held between steps: parameters, their gradients and moments.
+    /// Held between steps: parameters, their gradients and moments; and what convolutions take besides.
     pub fixed: u64,
     /// Held within a step for each sample that goes through the head at a time.
     pub per_sample: u64,
-}
-
-impl TrainingMemory {
-    /// With what convolutions in `format` take besides: on a GPU columns, or the workspace of cuDNN. There maps
-    /// of 16 bits take half of the estimate, which is that of a CPU, where they are held in f32 too.
-    #[must_use]
-    pub fn in_format(mut self, format: Format) -> Self {
-        self.fixed += format.workspace();
-        self
-    }
 }
 
 impl HeadConfig {
@@ -51,12 +41,13 @@ impl HeadConfig {
     }
 
     /// Memory of training on taps of `grid` = (h, w) patches and targets of `crop` pixels a side,
-    /// with convolutions in `dtype`.
+    /// with convolutions in `dtype` and images in `format`.
     pub fn training_memory(
         &self,
         grid: (usize, usize),
         crop: usize,
         dtype: DType,
+        format: Format,
     ) -> TrainingMemory {
         let (patches, width, outputs) = (grid.0 * grid.1, self.width, self.outputs);
         let pixels = crop * crop;
@@ -65,9 +56,15 @@ impl HeadConfig {
             1 => 36 * pixels,
             _ => (4 * outputs + 4) * pixels,
         };
-        let (parameters, activations) = match self.architecture {
+        // Images of 16 bits are kept in f32 on a CPU.
+        let bytes = match format {
+            Format::Planes => 4,
+            Format::Pixels => dtype.size_in_bytes(),
+        };
+        let (parameters, per_sample) = match self.architecture {
             Architecture::Linear => {
-                (width * (2 + outputs) + outputs, 5 * width * patches + 2 * outputs * patches)
+                let activations = 5 * width * patches + 2 * outputs * patches;
+                (width * (2 + outputs) + outputs, 4 * (activations + loss))
             }
             Architecture::Dpt { channels: [c0, c1, c2, c3], features: f } => {
                 let reassemble =
@@ -75,21 +72,25 @@ impl HeadConfig {
                 let fuse = 9 * f * (c0 + c1 + c2 + c3) + 4 * (36 + 1) * f * f;
                 // Maps in units of the tap's grid: the levels are 16, 4, 1 and 1/4 of it large.
                 let levels = 17 * c0 + 5 * c1 + c2 + c3 + c3 / 4 + 22 * f;
-                // A block's two residual units with their sums, its own sum and its 1x1 convolution.
-                let units = 8 * 21 + 1;
-                let resized = 64 + 16 + 4 + 1;
-                let output = 64;
-                // While the output's gradient is taken: the largest maps' gradients and what they are made from.
-                let backward = 4 * 64;
-                let maps = levels + (units + resized + output + backward) * f + 2 * 64 * outputs;
-                (reassemble + fuse + 9 * f * f + f * outputs, maps * patches)
+                // Inputs of a block's five convolutions but the level itself; and of those of the output.
+                let (units, output) = (4 * 21 + 1, 2 * 64);
+                let rounded = if dtype == DType::F32 { 0 } else { 4 * width };
+                let kept = (levels + rounded + units * f) * patches;
+                // Then the loss is taken, or the gradients of the largest maps: two of them and one that was
+                // kept, and beside them the ReLU of one where it is not taken on the way.
+                let largest = if format == Format::Planes { 3 } else { 4 };
+                let logits = 64 * outputs * patches;
+                let forward = bytes * (output * f * patches + logits) + 4 * (2 * logits + loss);
+                let backward = bytes * (largest * 64 * f * patches + 2 * logits);
+                let parameters = reassemble + fuse + 9 * f * f + f * outputs;
+                (parameters, bytes * kept + forward.max(backward))
             }
         };
-        // Halves keep a rounded copy of each parameter, and resizes and batch norm stay f32.
+        // Halves keep a rounded copy of each parameter.
         let rounded = if dtype == DType::F32 { 0 } else { 2 * dtype.size_in_bytes() };
         TrainingMemory {
-            fixed: (parameters * (4 * 4 + rounded)) as u64,
-            per_sample: (4 * (activations + loss)) as u64,
+            fixed: (parameters * (4 * 4 + rounded)) as u64 + format.workspace(),
+            per_sample: per_sample as u64,
         }
     }
 }

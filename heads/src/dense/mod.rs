@@ -57,8 +57,8 @@ pub use adamw::AdamW;
 pub use error::{HeadError, LoadProblem};
 pub use file::{decode, encode};
 pub use head::{
-    Architecture, DenseHead, Expected, Forward, HeadConfig, HeadKind, from_tensors, initialise,
-    load,
+    Architecture, DenseHead, Expected, Forward, HeadConfig, HeadKind, Made, from_tensors,
+    initialise, load,
 };
 pub use input::{assemble, concatenate};
 pub use loss::{Loss, Targets, loss, outputs, prediction};

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use schema::{Objective, TrainingStage};
 
 use super::adamw::take_counter;
-use super::loss::{self, Loss, Targets, outputs};
+use super::loss::{self, Targets, outputs};
 use super::weights::check_shape;
 use super::{AdamW, DenseHead, HeadError, LoadProblem, Schedule, Variable};
 
@@ -180,7 +180,7 @@ impl Probe {
             values: None,
         };
         if !made.losses.is_empty() {
-            let losses = made.losses.iter().map(|loss| loss.detach().reshape(1));
+            let losses = made.losses.iter().map(|loss| loss.reshape(1));
             let mut values = losses.collect::<candle_core::Result<Vec<_>>>()?;
             values.extend(squares(&made.gradients)?);
             deferred.values = Some(Tensor::cat(&values, 0)?);
@@ -255,17 +255,16 @@ impl Probe {
         share: f64,
     ) -> Result<Backward, HeadError> {
         let forward = self.head.forward(taps, true)?;
-        let Loss { value, skipped } =
-            loss::loss(&forward.logits, targets, &self.objective, groups)?;
-        let statistics = forward.statistics;
-        let Some(value) = value else {
+        let loss = loss::loss(&forward.logits, targets, &self.objective, groups)?;
+        let (skipped, statistics) = (loss.skipped.clone(), forward.statistics.clone());
+        let (Some(value), Some(of_logits)) = (loss.value.clone(), loss.gradient(share)?) else {
             return Ok(Backward { skipped, statistics, ..Backward::default() });
         };
         let value = if share == 1.0 { value } else { (value * share)? };
-        let store = value.backward()?;
-        let gradient = |parameter: &Variable| store.get(parameter.var.as_tensor()).cloned();
+        let gradients = forward.gradients(&of_logits)?;
+        let gradient = |parameter: &Variable| gradients.of(&parameter.var).cloned();
         let gradients = self.head.parameters().iter().map(gradient).collect();
-        Ok(Backward { losses: vec![value.detach()], skipped, gradients, statistics })
+        Ok(Backward { losses: vec![value], skipped, gradients, statistics })
     }
 
     /// What sliding windows sum, at `size` = (H, W), in evaluation mode: depth in metres

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use ops::Format;
+use ops::{Images, Tape};
 
 use super::LoadProblem;
 
@@ -173,33 +173,6 @@ pub(crate) fn check_shape(name: &str, dims: &[usize], found: &Tensor) -> Result<
     })
 }
 
-/// How a head computes: with a graph or without, in which type its convolutions are, and in which format its
-/// images lie in memory.
-#[derive(Clone, Copy)]
-pub(super) struct Mode {
-    pub(super) train: bool,
-    pub(super) dtype: DType,
-    pub(super) format: Format,
-}
-
-impl Mode {
-    /// The format is the one the taps' device is fast in.
-    pub(super) fn new(train: bool, dtype: DType, taps: &[Tensor]) -> Self {
-        let format = taps.first().map_or(Format::Planes, |tap| Format::of(tap.device()));
-        Self { train, dtype, format }
-    }
-
-    /// `var` with its gradient tracked when training.
-    fn value(self, var: &Var) -> Tensor {
-        if self.train { var.as_tensor().clone() } else { var.as_detached_tensor() }
-    }
-
-    /// `var` in the convolutions' type.
-    fn cast(self, var: &Var) -> candle_core::Result<Tensor> {
-        self.value(var).to_dtype(self.dtype)
-    }
-}
-
 /// A convolution.
 pub(super) struct Conv {
     weight: Var,
@@ -209,21 +182,14 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// `[B, C, H, W]` in any float type to `[B, O, H/stride, W/stride]` in the mode's; both in the order of the
-    /// mode's format, here and below.
-    pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| mode.cast(bias)).transpose()?;
-        let x = x.to_dtype(mode.dtype)?;
-        let weight = mode.cast(&self.weight)?;
-        mode.format.conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)
+    /// `[B, C, H, W]` in any float type to `[B, O, H/stride, W/stride]` in the tape's.
+    pub(super) fn forward(&self, x: &Images, tape: &mut Tape) -> candle_core::Result<Images> {
+        tape.conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
     }
 
     /// [`Conv::forward`] of the ReLU of `x`.
-    pub(super) fn after_relu(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| mode.cast(bias)).transpose()?;
-        let x = x.to_dtype(mode.dtype)?;
-        let weight = mode.cast(&self.weight)?;
-        mode.format.relu_conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)
+    pub(super) fn after_relu(&self, x: &Images, tape: &mut Tape) -> candle_core::Result<Images> {
+        tape.relu_conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
     }
 }
 
@@ -235,11 +201,9 @@ pub(super) struct Transposed {
 }
 
 impl Transposed {
-    /// `[B, C, H, W]` in any float type to `[B, C, H*stride, W*stride]` in the mode's.
-    pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let bias = mode.cast(&self.bias)?;
-        let x = x.to_dtype(mode.dtype)?;
-        mode.format.conv_transpose2d(&x, &mode.cast(&self.weight)?, Some(&bias), self.stride)
+    /// `[B, C, H, W]` in any float type to `[B, C, H*stride, W*stride]` in the tape's.
+    pub(super) fn forward(&self, x: &Images, tape: &mut Tape) -> candle_core::Result<Images> {
+        tape.conv_transpose2d(x, &self.weight, Some(&self.bias), self.stride)
     }
 }
 
@@ -258,21 +222,19 @@ impl BatchNorm {
     /// `[B, C, H, W]` normalised, and when training what the running mean and variance become.
     pub(super) fn forward(
         &self,
-        x: &Tensor,
-        mode: Mode,
-    ) -> candle_core::Result<(Tensor, Vec<Tensor>)> {
-        let x = x.to_dtype(DType::F32)?;
-        let (weight, bias) = (mode.value(&self.weight), mode.value(&self.bias));
+        x: &Images,
+        tape: &mut Tape,
+    ) -> candle_core::Result<(Images, Vec<Tensor>)> {
         let (mean, var) = (self.mean.as_detached_tensor(), self.var.as_detached_tensor());
-        if !mode.train {
-            let y = mode.format.batch_norm_eval(&x, &weight, &bias, &mean, &var, Self::EPS)?;
+        if !tape.records() {
+            let (weight, bias) = (self.weight.as_detached_tensor(), self.bias.as_detached_tensor());
+            let y = tape.batch_norm_eval(x, [&weight, &bias, &mean, &var], Self::EPS)?;
             return Ok((y, vec![]));
         }
         let (y, batch_mean, batch_var) =
-            mode.format.batch_norm_train(&x, &weight, &bias, Self::EPS)?;
+            tape.batch_norm_train(x, &self.weight, &self.bias, Self::EPS)?;
         let moved = |running: &Tensor, batch: &Tensor| {
-            running.affine(1.0 - Self::MOMENTUM, 0.0)?
-                + batch.detach().affine(Self::MOMENTUM, 0.0)?
+            running.affine(1.0 - Self::MOMENTUM, 0.0)? + batch.affine(Self::MOMENTUM, 0.0)?
         };
         Ok((y, vec![moved(&mean, &batch_mean)?, moved(&var, &batch_var)?]))
     }

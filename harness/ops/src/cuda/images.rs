@@ -1,10 +1,13 @@
 //! The steps of `pixels/` on a GPU: `kernels/images.cu`.
 
 use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::CudaStorageSlice;
+use candle_core::cuda_backend::cudarc::driver::DevicePtrMut;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, bail};
 
 use super::launch::{Argument, Grid, Output, address, launch};
+use crate::pixels::place::Rows;
 use crate::pixels::sums::columns;
 
 /// An argument of a custom operation, contiguous.
@@ -99,6 +102,33 @@ pub(crate) fn join(x: Operand<'_>, row: Operand<'_>) -> Result<(CudaStorage, Sha
         unsafe { launch(device, FILE, name, Grid::row(batch * tokens, 256), &arguments)? };
     }
     Ok((y.storage(), shape))
+}
+
+/// As [`Rows`].
+pub(crate) fn add_rows(
+    rows: &Rows,
+    (sums, sums_layout): (&mut CudaStorage, &Layout),
+    window: Operand<'_>,
+) -> Result<()> {
+    let &Rows { first, steps: [to_step, step], count, width } = rows;
+    check(&[(sums, sums_layout), window])?;
+    if (sums.dtype(), window.0.dtype()) != (DType::F32, DType::F32) {
+        bail!("add_window: expected f32, found {:?} and {:?}", sums.dtype(), window.0.dtype());
+    }
+    let device = sums.device().clone();
+    let stream = device.cuda_stream();
+    let CudaStorageSlice::F32(slice) = &mut sums.slice else { bail!("add_window: expected f32") };
+    let ((to, _to), (from, _from)) =
+        (slice.device_ptr_mut(&stream), address(window.0, window.1, &stream)?);
+    let to = to + (4 * (sums_layout.start_offset() + first)) as CUdeviceptr;
+    // What divides all of them divides this.
+    let common = first | to_step | step | width;
+    let (name, group) = kernel("add_rows", DType::F32, common, &[to, from])?;
+    let [to_step, step, groups] = [to_step, step, width].map(|values| (values / group) as i64);
+    let arguments: [&dyn Argument; 5] = [&to, &from, &to_step, &step, &groups];
+    let grid = Grid { blocks: [(width / group).div_ceil(256), count, 1], threads: 256, shared: 0 };
+    // SAFETY: the caller has compared the rows with both shapes.
+    unsafe { launch(&device, FILE, &name, grid, &arguments) }
 }
 
 /// As [`ColumnSums`](crate::pixels::sums::ColumnSums).

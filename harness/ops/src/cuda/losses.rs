@@ -1,9 +1,8 @@
 //! Losses and predictions of logits that are resized on the way: `kernels/losses.cu`.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail,
-};
+use candle_core::{DType, Result, Tensor, bail};
+
+use crate::entropy::DeviceLoss;
 
 use super::launch::{Argument, Grid, Input, Output, device, launch};
 
@@ -31,7 +30,7 @@ struct Sizes {
 
 /// Logits as kernels read them.
 struct Logits {
-    /// `[B, h, w, C]`, contiguous, f32 or bf16; with a graph to what they were made from.
+    /// `[B, h, w, C]`, contiguous, f32 or bf16.
     images: Tensor,
     sizes: Sizes,
 }
@@ -68,8 +67,8 @@ impl Logits {
             column_scale: scale(from_width, width as usize),
         };
         let images = match logits.dtype() {
-            DType::F32 | DType::BF16 => logits.clone(),
-            _ => logits.to_dtype(DType::F32)?,
+            DType::F32 | DType::BF16 => logits.detach(),
+            _ => logits.detach().to_dtype(DType::F32)?,
         };
         let images = images.permute((0, 2, 3, 1))?.contiguous()?;
         Ok(Some(Self { images, sizes }))
@@ -117,51 +116,28 @@ impl Logits {
         unsafe { launch(&device, "losses", kernel, grid, &all) }
     }
 
-    /// The loss with a graph, from its value and what its gradient is made from: `backward` gets the logits,
-    /// where the gradient of the loss lies, and where theirs goes.
-    fn with_graph(self, value: Tensor, backward: Box<Backward>) -> Result<Tensor> {
-        let Self { images, sizes } = self;
-        images.apply_op1(WithGradient { value, sizes, backward })
-    }
-}
-
-type Backward = dyn Fn(&Logits, u64, u64) -> Result<()> + Send + Sync;
-
-/// A loss that was computed already, and how its gradient is.
-struct WithGradient {
-    value: Tensor,
-    sizes: Sizes,
-    backward: Box<Backward>,
-}
-
-impl CustomOp1 for WithGradient {
-    fn name(&self) -> &'static str {
-        "loss"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("a loss of kernels on a GPU, asked for on the CPU")
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (storage, layout) = self.value.storage_and_layout();
-        let Storage::Cuda(storage) = &*storage else { bail!("expected a tensor on a GPU") };
-        Ok((storage.try_clone(layout)?, self.value.shape().clone()))
-    }
-
-    fn bwd(&self, images: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        let logits = Logits { images: images.detach(), sizes: self.sizes };
-        let device = device(images)?;
-        let stream = device.cuda_stream();
-        let upstream = upstream.to_dtype(DType::F32)?.contiguous()?;
-        let upstream = Input::lock(&upstream);
-        let (from, _read) = upstream.pointer(&stream)?;
-        // SAFETY: the kernel writes the gradient of every logit.
-        let mut gradient = unsafe { Output::new(&device, images.dtype(), images.elem_count())? };
-        let (to, written) = gradient.pointer(&stream)?;
-        (self.backward)(&logits, from, to)?;
-        drop(written);
-        Ok(Some(gradient.tensor(images.dims())))
+    /// The loss, from its value and how its gradient is made: `backward` gets the logits, where the gradient of
+    /// the loss lies, and where theirs goes.
+    fn loss(
+        self,
+        value: Tensor,
+        backward: impl FnOnce(&Self, u64, u64) -> Result<()> + 'static,
+    ) -> DeviceLoss {
+        let gradient = move |share: f64| {
+            let device = device(&self.images)?;
+            let stream = device.cuda_stream();
+            let share = Tensor::full(share as f32, (), self.images.device())?;
+            // SAFETY: the kernel writes the gradient of every logit.
+            let mut gradient =
+                unsafe { Output::new(&device, self.images.dtype(), self.images.elem_count())? };
+            {
+                let (share, (to, _written)) = (Input::lock(&share), gradient.pointer(&stream)?);
+                let (from, _read) = share.pointer(&stream)?;
+                backward(&self, from, to)?;
+            }
+            gradient.tensor(self.images.dims()).permute((0, 3, 1, 2))
+        };
+        DeviceLoss { value, gradient: Box::new(gradient) }
     }
 }
 
@@ -201,7 +177,7 @@ pub(crate) fn cross_entropy(
     labels: &Tensor,
     ignore: u8,
     groups: usize,
-) -> Result<Option<Tensor>> {
+) -> Result<Option<DeviceLoss>> {
     let (_, height, width) = labels.dims3()?;
     let Some(logits) = Logits::of(logits, (height, width), groups)? else { return Ok(None) };
     let Some(labels) = targets(&logits, labels, DType::U8)? else { return Ok(None) };
@@ -255,7 +231,7 @@ pub(crate) fn cross_entropy(
             )
         }
     };
-    logits.with_graph(value, Box::new(gradient)).map(Some)
+    Ok(Some(logits.loss(value, gradient)))
 }
 
 /// [`crate::silog`].
@@ -264,7 +240,7 @@ pub(crate) fn silog(
     metres: &Tensor,
     [least, most]: [f32; 2],
     groups: usize,
-) -> Result<Option<Tensor>> {
+) -> Result<Option<DeviceLoss>> {
     let (_, height, width) = metres.dims3()?;
     let Some(logits) = Logits::of(logits, (height, width), groups)? else { return Ok(None) };
     let Some(metres) = targets(&logits, metres, DType::F32)? else { return Ok(None) };
@@ -317,7 +293,7 @@ pub(crate) fn silog(
             )
         }
     };
-    logits.with_graph(value, Box::new(gradient)).map(Some)
+    Ok(Some(logits.loss(value, gradient)))
 }
 
 /// [`crate::resized_softmax`].

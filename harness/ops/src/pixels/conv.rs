@@ -7,6 +7,7 @@ use super::sums::column_sums;
 use super::swap::swap;
 use super::window::Window;
 use crate::convolution::geometry;
+use crate::tape::Backward;
 use crate::transposed;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -19,7 +20,7 @@ pub(crate) fn conv2d(
     bias: Option<&Tensor>,
     [stride, padding]: [usize; 2],
     rectify: bool,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Backward)> {
     let &[batch, height, width, channels] = x.dims() else {
         bail!("conv2d: expected x [B, H, W, C], found {:?}", x.dims());
     };
@@ -30,23 +31,30 @@ pub(crate) fn conv2d(
         bail!("conv2d: expected a bias [{}], found {:?}", weight.dims()[0], bias.dims());
     }
     let window = Window::new(&sizes, [stride, padding], rectify);
+    let (out, taps, shape) = (sizes.to[0], window.taps(), weight.shape().clone());
     // [O, C, taps] to [O, taps, C].
-    let weight = swap(&weight.flatten_from(2)?.unsqueeze(3)?)?.flatten_from(1)?;
-    run(window, x, &weight, bias)
+    let weight = swap(&weight.reshape((out, channels, taps, 1))?)?.flatten_from(1)?;
+    let (y, backward) = run(window, x, &weight, bias)?;
+    let turned = move |gradient: &Tensor, of_x: bool| {
+        let [of_x, of_weight, of_bias] = backward(gradient, of_x)?;
+        let back = |of: Tensor| swap(&of.reshape((out, taps, channels, 1))?)?.reshape(&shape);
+        Ok([of_x, of_weight.map(back).transpose()?, of_bias])
+    };
+    Ok((y, Box::new(turned)))
 }
 
-/// [`conv_transpose2d`](crate::conv_transpose2d()) of `[B, H, W, C]`; the result is `[B, k H, k W, O]`.
+/// [`Tape::conv_transpose2d`](crate::Tape::conv_transpose2d) of `[B, H, W, C]`; the result is `[B, k H, k W, O]`.
 pub(crate) fn conv_transpose2d(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     stride: usize,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Backward)> {
     let &[batch, height, width, channels] = x.dims() else {
         bail!("conv_transpose2d: expected x [B, H, W, C], found {:?}", x.dims());
     };
     let out = transposed::outputs(channels, weight, bias, stride)?;
-    let area = stride * stride;
+    let (area, shape) = (stride * stride, weight.shape().clone());
     // Each pixel of a block has output channels of its own: [C, O, k k] to [C, k k, O] to [k k O, C].
     let weight = swap(&weight.reshape((channels, out, area, 1))?)?;
     let weight = swap(&weight.reshape((1, channels, area * out, 1))?)?;
@@ -62,26 +70,50 @@ pub(crate) fn conv_transpose2d(
         padding: 0,
         rectify: false,
     };
-    let blocks = run(window, x, &weight, bias.as_ref())?;
+    let (blocks, of_blocks) = run(window, x, &weight, bias.as_ref())?;
     // [B H, W, k, k O] to [B H, k, W, k O].
-    swap(&blocks.reshape((batch * height, width, stride, stride * out))?)?.reshape((
-        batch,
-        height * stride,
-        width * stride,
-        out,
-    ))
+    let y = swap(&blocks.reshape((batch * height, width, stride, stride * out))?)?;
+    let y = y.reshape((batch, height * stride, width * stride, out))?;
+    let backward = move |gradient: &Tensor, of_x: bool| {
+        let gradient = gradient.reshape((batch * height, stride, width, stride * out))?;
+        let gradient = swap(&gradient)?.reshape((batch, height, width, area * out))?;
+        let [of_x, of_weight, of_bias] = of_blocks(&gradient, of_x)?;
+        let turned = |of: Tensor| {
+            let of = swap(&of.reshape((1, area * out, channels, 1))?)?;
+            swap(&of.reshape((channels, area, out, 1))?)?.reshape(&shape)
+        };
+        let summed = |of: Tensor| of.reshape((area, out))?.sum(0);
+        Ok([of_x, of_weight.map(turned).transpose()?, of_bias.map(summed).transpose()?])
+    };
+    Ok((y, Box::new(backward)))
 }
 
 /// The convolution with a weight `[O, taps C]`.
-fn run(window: Window, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (x, weight) = (x.to_dtype(weight.dtype())?.contiguous()?, weight.contiguous()?);
-    match bias {
+fn run(
+    window: Window,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<(Tensor, Backward)> {
+    let dtype = weight.dtype();
+    let (x, weight) = (x.detach().to_dtype(dtype)?.contiguous()?, weight.contiguous()?);
+    let y = match bias {
         Some(bias) => {
-            let bias = bias.to_dtype(weight.dtype())?.contiguous()?;
-            x.apply_op3(&weight, &bias, Forward(window))
+            let bias = bias.to_dtype(dtype)?.contiguous()?;
+            x.apply_op3_no_bwd(&weight, &bias, &Forward(window))
         }
-        None => x.apply_op2(&weight, Forward(window)),
-    }
+        None => x.apply_op2_no_bwd(&weight, &Forward(window)),
+    }?;
+    let biased = bias.is_some();
+    let backward = move |gradient: &Tensor, of_x: bool| {
+        let gradient = gradient.to_dtype(dtype)?.contiguous()?;
+        let of_input = || gradient.apply_op3_no_bwd(&weight, &x, &OfInput(window));
+        let of_weight = x.apply_op2_no_bwd(&gradient, &OfWeight(window))?;
+        let of_bias = || column_sums(&gradient)?.to_dtype(dtype);
+        let of_x = of_x.then(of_input).transpose()?;
+        Ok([of_x, Some(of_weight), biased.then(of_bias).transpose()?])
+    };
+    Ok((y, Box::new(backward)))
 }
 
 /// `x`, the weight and a bias to the result.
@@ -97,17 +129,6 @@ impl Forward {
         let bias = bias.map(|(storage, layout)| wide(storage, layout)).transpose()?;
         let y = self.0.forward(&wide(x.0, x.1)?, &wide(weight.0, weight.1)?, bias.as_deref());
         Ok((rounded(y, x.0.dtype())?, Shape::from(self.0.result().to_vec())))
-    }
-
-    fn backward(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<[Option<Tensor>; 2]> {
-        let of_x = || gradient.apply_op3_no_bwd(weight, x, &OfInput(self.0));
-        let of_weight = || x.apply_op2_no_bwd(gradient, &OfWeight(self.0));
-        Ok([x.track_op().then(of_x).transpose()?, weight.track_op().then(of_weight).transpose()?])
     }
 }
 
@@ -135,17 +156,6 @@ impl CustomOp2 for Forward {
         weight_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         crate::cuda::conv::forward(&self.0, (x, x_layout), (weight, weight_layout), None)
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [of_x, of_weight] = self.backward(x, weight, &gradient.contiguous()?)?;
-        Ok((of_x, of_weight))
     }
 }
 
@@ -178,20 +188,6 @@ impl CustomOp3 for Forward {
     ) -> Result<(CudaStorage, Shape)> {
         let bias = Some((bias, bias_layout));
         crate::cuda::conv::forward(&self.0, (x, x_layout), (weight, weight_layout), bias)
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
-        let [of_x, of_weight] = self.backward(x, weight, &gradient)?;
-        let of_bias = bias.track_op().then(|| column_sums(&gradient)?.to_dtype(bias.dtype()));
-        Ok((of_x, of_weight, of_bias.transpose()?))
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod conv;
 pub(crate) mod host;
 pub(crate) mod join;
 pub(crate) mod norm;
+pub(crate) mod place;
 pub(crate) mod resize;
 pub(crate) mod sums;
 pub(crate) mod swap;

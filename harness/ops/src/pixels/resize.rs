@@ -7,9 +7,14 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, b
 
 use super::host::{rounded, wide};
 use crate::resize::Taps;
+use crate::tape::Backward;
 
-/// [`resize_bilinear`](crate::resize_bilinear()) of `[B, H, W, C]`.
-pub(crate) fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+/// [`resize_bilinear`](crate::resize_bilinear()) of `[B, H, W, C]`, and its gradient.
+pub(crate) fn resize_bilinear(
+    x: &Tensor,
+    height: usize,
+    width: usize,
+) -> Result<(Tensor, Backward)> {
     let &[_, from_height, from_width, _] = x.dims() else {
         bail!("resize_bilinear: expected x [B, H, W, C], found {:?}", x.dims());
     };
@@ -19,11 +24,16 @@ pub(crate) fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result
             x.dims()
         );
     }
-    let op = Resize { small: [from_height, from_width], large: [height, width], back: false };
-    match x.dtype() {
-        DType::F32 | DType::BF16 | DType::F16 => x.contiguous()?.apply_op1(op),
-        other => x.to_dtype(DType::F32)?.contiguous()?.apply_op1(op)?.to_dtype(other),
-    }
+    let (small, large, dtype) = ([from_height, from_width], [height, width], x.dtype());
+    let run = move |x: &Tensor, back: bool| {
+        let x = match dtype {
+            DType::F32 | DType::BF16 | DType::F16 => x.to_dtype(dtype)?,
+            _ => x.to_dtype(DType::F32)?,
+        };
+        x.contiguous()?.apply_op1_no_bwd(&Resize { small, large, back })?.to_dtype(dtype)
+    };
+    let backward = move |gradient: &Tensor, _: bool| Ok([Some(run(gradient, true)?), None, None]);
+    Ok((run(x, false)?, Box::new(backward)))
 }
 
 /// The resize from one grid to the other, or its transpose.
@@ -80,10 +90,5 @@ impl CustomOp1 for Resize {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         crate::cuda::images::resize((x, layout), self.small, self.large, self.back)
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let op = Self { back: !self.back, ..*self };
-        gradient.contiguous()?.apply_op1_no_bwd(&op).map(Some)
     }
 }

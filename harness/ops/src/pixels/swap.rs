@@ -7,13 +7,13 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::host::{rounded, wide};
 
-/// `[A, M, N, V]` to `[A, N, M, V]`, contiguous; differentiable, and no copy where one of M and N is 1.
+/// `[A, M, N, V]` to `[A, N, M, V]`, contiguous; no copy where one of M and N is 1.
 pub(crate) fn swap(x: &Tensor) -> Result<Tensor> {
     let (a, m, n, v) = x.dims4()?;
     if m == 1 || n == 1 {
         return x.contiguous()?.reshape((a, n, m, v));
     }
-    x.contiguous()?.apply_op1(Swap)
+    x.contiguous()?.apply_op1_no_bwd(&Swap)
 }
 
 struct Swap;
@@ -37,9 +37,5 @@ impl CustomOp1 for Swap {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         crate::cuda::images::swap((x, layout))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        swap(&gradient.detach()).map(Some)
     }
 }

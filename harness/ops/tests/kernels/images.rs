@@ -293,6 +293,35 @@ fn elements_are_moved_added_to_and_rectified() {
     rows_and_elements::<f16>(kernels);
 }
 
+#[test]
+fn windows_are_added_where_they_lie() {
+    let Some(kernels) = kernels("images") else { return };
+    for (channels, group) in [(8, 4), (150, 1), (1, 1), (1028, 4)] {
+        let ([lines, pixels], side, [height, width]) = ([7, 9], 4, [3, 4]);
+        let (before, window) =
+            (values(lines * pixels * channels, 1), values(side * side * channels, 2));
+        let (mut sums, [top, left]) = (before.clone(), [4, 5]);
+        let first = (top * pixels + left) * channels;
+        let groups = (width * channels / group) as i64;
+        let (to, from) = (sums[first..].as_mut_ptr(), window.as_ptr());
+        let steps = [pixels, side].map(|pixels| (pixels * channels / group) as i64);
+        let arguments: [&dyn Argument; 5] = [&to, &from, &steps[0], &steps[1], &groups];
+        let grid = [(groups as u32).div_ceil(256), height as u32, 1];
+        kernels.launch(&format!("add_rows_f32_{group}"), grid, [256, 1, 1], 0, &arguments);
+        for (i, (found, before)) in sums.iter().zip(&before).enumerate() {
+            let (line, pixel, channel) =
+                (i / channels / pixels, i / channels % pixels, i % channels);
+            let inside =
+                (top..top + height).contains(&line) && (left..left + width).contains(&pixel);
+            let more = match inside {
+                true => window[((line - top) * side + pixel - left) * channels + channel],
+                false => 0.0,
+            };
+            assert_eq!(*found, before + more, "{line} {pixel} {channel}");
+        }
+    }
+}
+
 /// The shares of a line of `from` pixels in every place of a line of `to`.
 fn shares(from: usize, to: usize) -> Vec<Vec<f64>> {
     let scale = if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };

@@ -280,7 +280,9 @@ impl Validator<'_> {
             Sums::There(merge) => merge,
         };
         let merged = match objective {
-            Objective::Depth { .. } => self.uploader.read(merge.sums()).map(Merged::Sums),
+            Objective::Depth { .. } => {
+                merge.sums().and_then(|sums| self.uploader.read(&sums)).map(Merged::Sums)
+            }
             Objective::Segmentation { .. } => {
                 merge.labels().and_then(|labels| self.uploader.read(&labels)).map(Merged::Labels)
             }

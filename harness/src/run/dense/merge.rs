@@ -6,7 +6,7 @@ use tasks::metrics::Window;
 
 /// Sums of window predictions over an image, on a device.
 pub(super) struct Merge {
-    /// `[channels, height, width]`, f32.
+    /// `[height, width, channels]`, f32: what kernels predict lies so.
     sums: Tensor,
 }
 
@@ -16,42 +16,27 @@ impl Merge {
         (height, width): (usize, usize),
         device: &Device,
     ) -> Result<Self> {
-        let sums = Tensor::zeros((channels, height, width), candle_core::DType::F32, device)?;
+        let sums = Tensor::zeros((height, width, channels), candle_core::DType::F32, device)?;
         Ok(Self { sums })
     }
 
     /// Adds one window's prediction `[channels, side, side]`.
     pub(super) fn add(&self, place: &Window, predicted: &Tensor) -> Result<()> {
         let &Window { top, left, height, width } = place;
-        let rows = self.sums.narrow(1, top, height)?;
-        let inside = predicted.narrow(1, 0, height)?.narrow(2, 0, width)?;
-        let inside = (rows.narrow(2, left, width)? + inside)?;
-        let right = left + width;
-        let whole = self.sums.dim(2)?;
-        let mut parts = Vec::with_capacity(3);
-        // Contiguous, or candle would join them by way of their transposes.
-        if left > 0 {
-            parts.push(rows.narrow(2, 0, left)?.contiguous()?);
-        }
-        parts.push(inside.contiguous()?);
-        if right < whole {
-            parts.push(rows.narrow(2, right, whole - right)?.contiguous()?);
-        }
-        let rows = Tensor::cat(&parts, 2)?.contiguous()?;
-        self.sums.slice_set(&rows, 1, top)
+        ops::add_window(&self.sums, &predicted.permute((1, 2, 0))?, [top, left], [height, width])
     }
 
-    /// The sums, row-major.
-    pub(super) fn sums(&self) -> &Tensor {
-        &self.sums
+    /// The sums `[channels, height, width]`.
+    pub(super) fn sums(&self) -> Result<Tensor> {
+        self.sums.permute((2, 0, 1))
     }
 
     /// The class with the largest sum at each pixel, the first of equal ones, row-major, and behind them
     /// whether every window's prediction was finite: `[height * width + 1]`, u8.
     pub(super) fn labels(&self) -> Result<Tensor> {
         // Not finite times zero is not a number. A softmax is not finite if any of its classes is not.
-        let finite = (self.sums.narrow(0, 0, 1)? * 0.0)?.sum_all()?.eq(0f32)?;
-        let labels = ops::argmax_classes(&self.sums.unsqueeze(0)?)?;
+        let finite = (self.sums.narrow(2, 0, 1)? * 0.0)?.sum_all()?.eq(0f32)?;
+        let labels = ops::argmax_classes(&self.sums()?.unsqueeze(0)?)?;
         Tensor::cat(&[labels.flatten_all()?, finite.reshape(1)?], 0)
     }
 }
@@ -87,7 +72,7 @@ mod tests {
                     Tensor::from_vec(predicted, (channels, side, side), &Device::Cpu).unwrap();
                 merge.add(place, &predicted).unwrap();
             }
-            let sums = merge.sums().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let sums = merge.sums().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let of = Canvas::of(sums, &places, (height, width));
             prop_assert_eq!(&of, &canvas);
             let labels = merge.labels().unwrap().to_vec1::<u8>().unwrap();
