@@ -70,7 +70,8 @@ fn step(architecture: Architecture, objective: &Objective, samples: usize) -> (f
     }
     let took = MOST.load(SeqCst) - before;
     let memory = config.training_memory((side, side), crop, DType::F32, Format::Planes);
-    (took as f64, (memory.fixed + samples as u64 * memory.per_sample) as f64)
+    let planned = memory.fixed + memory.workspace + samples as u64 * memory.per_sample;
+    (took as f64, planned as f64)
 }
 
 #[test]

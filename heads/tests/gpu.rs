@@ -87,7 +87,7 @@ fn losses_gradients_and_predictions() {
                 let found = loss(&logits, &targets, &objective, 8).unwrap();
                 assert_eq!(found.skipped, [0]);
                 let value = found.value.clone().unwrap();
-                let gradient = found.gradient(1.0).unwrap().unwrap();
+                let gradient = found.gradient(0.375).unwrap().unwrap();
                 let map = prediction(&logits, &objective, (to, to)).unwrap();
                 (value, gradient, map)
             };

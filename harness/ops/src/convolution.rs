@@ -1,6 +1,6 @@
 //! Convolution in two dimensions, with its gradients.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::gather::Gather;
@@ -22,7 +22,7 @@ const TASK: usize = 1 << 15;
 ///
 /// # Errors
 /// If the shapes do not fit, the stride is 0, the kernel is empty or larger than the padded image, or the
-/// tensors are not of a floating type on one CPU or GPU.
+/// tensors are not on one CPU or GPU, the weight in f32, bf16 or f16.
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -80,6 +80,9 @@ pub(crate) fn convolve(
         bail!("conv2d: expected a bias [{}], found {:?}", weight.dims()[0], bias.dims());
     }
     let dtype = weight.dtype();
+    if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
+        bail!("conv2d: expected a weight in f32, bf16 or f16, found {dtype:?}");
+    }
     let (x, weight) = (contiguous_f32(&x.detach().to_dtype(dtype)?)?, contiguous_f32(weight)?);
     let bias = bias.map(|bias| contiguous_f32(&bias.to_dtype(dtype)?)).transpose()?;
     let y = {

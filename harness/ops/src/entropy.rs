@@ -10,7 +10,7 @@ pub struct DeviceLoss {
     /// A scalar, f32.
     pub value: Tensor,
     /// From a factor to the gradient of so many times the loss by the logits, `[B, C, h, w]` in their dtype or f32.
-    pub gradient: Box<dyn FnOnce(f64) -> Result<Tensor>>,
+    pub gradient: Box<dyn FnOnce(f64) -> Result<Tensor> + Send + Sync>,
 }
 
 /// Cross entropy of logits `[B, C, h, w]`, resized (bilinear, corners aligned) to `labels` `[B, H, W]` u8.

@@ -26,10 +26,10 @@
 //! # Three paths
 //! On the CPU an operation reads the tensors' storage and runs one fused f32 kernel. On an NVIDIA GPU, in a
 //! build with the feature `cuda`, it runs kernels of our own (`kernels/`) and NVIDIA's libraries, where they
-//! serve its dtypes and shapes. Otherwise it is composed of ordinary candle operations. The operations on
-//! tokens run in frozen encoders: where an input tracks gradients they are composed, and the fused paths'
-//! results carry no graph. The gradients of the operations on images are a [`Tape`]'s, as fused as the rest; of
-//! these functions only [`relu`] and [`resize_bilinear`] have candle's graph.
+//! serve its dtypes and shapes. Otherwise it is composed of ordinary candle operations; convolutions and tapes
+//! are for these two. The operations on tokens run in frozen encoders: where an input tracks gradients they are
+//! composed, and the fused paths' results carry no graph. The gradients of the operations on images are a
+//! [`Tape`]'s, as fused as the rest; of these functions only [`relu`] and [`resize_bilinear`] have candle's graph.
 //!
 //! Kernels for images take those whose channels lie side by side ([`Format::Pixels`]), for which every operation
 //! also has plain loops on the CPU, to be tested with; images as planes ([`Format::Planes`]) are for the CPU.
@@ -38,12 +38,13 @@
 //! plain computations.
 //!
 //! # Memory
-//! A convolution keeps its input, weight and result for the backward pass and no columns: each thread packs
-//! 288 KiB of them at once in the forward pass and for the input's gradient, and the part of an image that
-//! 512 pixels of the result (or one line, if that is longer) read for the weight's. Of kernels of 3 x 3 and
-//! stride 1 with many channels and pixels each thread keeps transformed tiles, 512 KiB of the image's and up to
-//! 1 MiB of the result's, and all threads the transformed weight, 16/9 of its size. The gradient of an input
-//! with a stride above 1 is held twice while it is put together. What it takes on a GPU is [`Format::workspace`].
+//! On a recording tape a convolution keeps its input and weight until its gradients are taken, and no columns:
+//! each thread packs 288 KiB of them at once in the forward pass and for the input's gradient, and the part of
+//! an image that 512 pixels of the result (or one line, if that is longer) read for the weight's. Of kernels of
+//! 3 x 3 and stride 1 with many channels and pixels each thread keeps transformed tiles, 512 KiB of the image's
+//! and up to 1 MiB of the result's, and all threads the transformed weight, 16/9 of its size. The gradient of
+//! an input with a stride above 1 is held twice while it is put together. What it takes on a GPU is
+//! [`Format::workspace`].
 //!
 //! # Precision
 //! Mixed precision follows PyTorch's autocast. The dtype of a weight (f32, bf16 or f16) is the dtype of

@@ -1,6 +1,7 @@
 //! Operations on images that remember what their gradients take.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, Var, bail};
 
@@ -20,6 +21,8 @@ pub(crate) type Backward =
 /// candle's own backward pass starts every sum of gradients from zeros and keeps what the forward pass made to
 /// its end. This one moves a gradient where there is but one, and drops what a step has used.
 pub struct Tape {
+    /// What tells it from other tapes.
+    number: u64,
     format: Format,
     dtype: DType,
     /// What was done, in order; none where nothing is to be remembered.
@@ -30,8 +33,8 @@ pub struct Tape {
 #[derive(Clone, Debug)]
 pub struct Images {
     values: Tensor,
-    /// The step that made them; none where no parameter had a part in it.
-    step: Option<usize>,
+    /// The tape and its step that made them; none where no parameter had a part in it.
+    made: Option<(u64, usize)>,
 }
 
 /// What takes the gradient of a step's result to what it was made from.
@@ -65,7 +68,7 @@ impl Sums {
 }
 
 /// Gradients of parameters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gradients(HashMap<TensorId, Tensor>);
 
 impl Gradients {
@@ -78,12 +81,14 @@ impl Gradients {
 impl Tape {
     /// A computation without gradients, of images in `format` and convolutions in `dtype`.
     pub fn new(format: Format, dtype: DType) -> Self {
-        Self { format, dtype, steps: None }
+        static TAPES: AtomicU64 = AtomicU64::new(0);
+        let number = TAPES.fetch_add(1, Ordering::Relaxed);
+        Self { number, format, dtype, steps: None }
     }
 
     /// A computation as [`Tape::new`]'s, of which [`Tape::gradients`] can be asked.
     pub fn recording(format: Format, dtype: DType) -> Self {
-        Self { format, dtype, steps: Some(Vec::new()) }
+        Self { steps: Some(Vec::new()), ..Self::new(format, dtype) }
     }
 
     /// A computation on `device`, in the format in which it is fast, with gradients if `record`.
@@ -102,7 +107,7 @@ impl Tape {
     /// # Errors
     /// If `images` does not have four dimensions, or the device fails.
     pub fn enter(&self, images: &Tensor) -> Result<Images> {
-        Ok(Images { values: self.format.enter(&images.detach())?, step: None })
+        Ok(Images { values: self.format.enter(&images.detach())?, made: None })
     }
 
     /// `[B, C, H, W]` images that are a parameter.
@@ -176,10 +181,9 @@ impl Tape {
             Format::Planes => convolution::convolve,
             Format::Pixels => conv::conv2d,
         };
-        let [w, b] = self.cast([Some(weight), bias])?;
-        let Some(w) = w else { bail!("conv2d: expected a weight") };
+        let (w, b) = (self.cast(weight)?, bias.map(|bias| self.cast(bias)).transpose()?);
         let made = convolve(&x.values, &w, b.as_ref(), sizes, rectify)?;
-        Ok(self.record(x, [Some(weight), bias], made))
+        self.record(x, [Some(weight), bias], made)
     }
 
     /// Transposed convolution with non-overlapping kernels, as PyTorch's `conv_transpose2d` without padding, of
@@ -201,10 +205,9 @@ impl Tape {
             Format::Planes => transposed::conv_transpose2d,
             Format::Pixels => conv::conv_transpose2d,
         };
-        let [w, b] = self.cast([Some(weight), bias])?;
-        let Some(w) = w else { bail!("conv_transpose2d: expected a weight") };
+        let (w, b) = (self.cast(weight)?, bias.map(|bias| self.cast(bias)).transpose()?);
         let made = convolve(&x.values, &w, b.as_ref(), stride)?;
-        Ok(self.record(x, [Some(weight), bias], made))
+        self.record(x, [Some(weight), bias], made)
     }
 
     /// [`resize_bilinear`](crate::resize_bilinear()) of images, computed in f32 and returned in their dtype.
@@ -217,7 +220,7 @@ impl Tape {
             Format::Pixels => resize::resize_bilinear,
         };
         let made = resize(&x.values, height, width)?;
-        Ok(self.record(x, [None, None], made))
+        self.record(x, [None, None], made)
     }
 
     /// Batch normalisation in training (Ioffe and Szegedy, arXiv 1502.03167, algorithm 1): each channel of
@@ -242,16 +245,16 @@ impl Tape {
         };
         let (w, b) = (weight.as_detached_tensor(), bias.as_detached_tensor());
         let ([y, means, variances], backward) = normalise(&x.values, &w, &b, eps)?;
-        Ok((self.record(x, [Some(weight), Some(bias)], (y, backward)), means, variances))
+        Ok((self.record(x, [Some(weight), Some(bias)], (y, backward))?, means, variances))
     }
 
     /// Batch normalisation with given statistics, `(x - mean) / sqrt(variance + eps) * weight + bias`.
     ///
-    /// `x` is `[B, C, H, W]`, and the parameters, weight, bias, mean and variance, are `[C]`; the result is f32,
-    /// and nothing of it is remembered.
+    /// `x` is `[B, C, H, W]`, and the parameters, weight, bias, mean and variance, are `[C]`; the result is f32.
+    /// It has no gradients.
     ///
     /// # Errors
-    /// If the shapes do not fit.
+    /// If the shapes do not fit, or `x` wants a gradient.
     pub fn batch_norm_eval(
         &self,
         x: &Images,
@@ -262,7 +265,10 @@ impl Tape {
             Format::Planes => batch_norm::batch_norm_eval,
             Format::Pixels => norm::batch_norm_eval,
         };
-        Ok(Images { values: normalise(&x.values, parameters, eps)?, step: None })
+        if x.made.is_some() {
+            bail!("batch_norm_eval: expected images that no trained parameter had a part in");
+        }
+        Ok(Images { values: normalise(&x.values, parameters, eps)?, made: None })
     }
 
     /// The sum of images of one shape and dtype.
@@ -271,9 +277,9 @@ impl Tape {
     /// If they differ in these, or the device fails.
     pub fn add(&mut self, a: &Images, b: &Images) -> Result<Images> {
         let values = (&a.values + &b.values)?;
-        let steps = [a.step, b.step];
+        let steps = [self.step(a)?, self.step(b)?];
         if steps == [None; 2] {
-            return Ok(Images { values, step: None });
+            return Ok(Images { values, made: None });
         }
         let step = move |gradient: Tensor, sums: &mut Sums| {
             steps.into_iter().flatten().try_for_each(|to| sums.add_to_step(to, gradient.clone()))
@@ -285,8 +291,9 @@ impl Tape {
     /// of the sum of their product.
     ///
     /// # Errors
-    /// If the tape does not record, or the shapes differ.
+    /// If the tape does not record, the result is another tape's, or the shapes differ.
     pub fn gradients(self, result: &Images, gradient: &Tensor) -> Result<Gradients> {
+        let last = self.step(result)?;
         let Some(mut steps) = self.steps else {
             bail!("gradients: expected a tape that records");
         };
@@ -299,7 +306,7 @@ impl Tape {
             steps: vec![None; steps.len()],
             parameters: HashMap::with_capacity(steps.len()),
         };
-        if let Some(last) = result.step {
+        if let Some(last) = last {
             sums.add_to_step(last, gradient)?;
         }
         while let Some(step) = steps.pop() {
@@ -310,13 +317,17 @@ impl Tape {
         Ok(Gradients(sums.parameters))
     }
 
-    /// Parameters in the dtype of convolutions.
-    fn cast<const N: usize>(&self, parameters: [Option<&Var>; N]) -> Result<[Option<Tensor>; N]> {
-        let mut cast = [const { None }; N];
-        for (to, parameter) in cast.iter_mut().zip(parameters) {
-            *to = parameter.map(|p| p.as_detached_tensor().to_dtype(self.dtype)).transpose()?;
+    /// A parameter in the dtype of convolutions.
+    fn cast(&self, parameter: &Var) -> Result<Tensor> {
+        parameter.as_detached_tensor().to_dtype(self.dtype)
+    }
+
+    /// The step that made images.
+    fn step(&self, images: &Images) -> Result<Option<usize>> {
+        match images.made {
+            Some((tape, _)) if tape != self.number => bail!("expected images of this tape"),
+            made => Ok(made.map(|(_, step)| step)),
         }
-        Ok(cast)
     }
 
     /// The result of an operation on `x` and two parameters.
@@ -325,11 +336,11 @@ impl Tape {
         x: &Images,
         parameters: [Option<&Var>; 2],
         (values, backward): (Tensor, Backward),
-    ) -> Images {
-        if x.step.is_none() && parameters.iter().all(Option::is_none) {
-            return Images { values, step: None };
+    ) -> Result<Images> {
+        let (to, x_dtype) = (self.step(x)?, x.values.dtype());
+        if to.is_none() && parameters.iter().all(Option::is_none) {
+            return Ok(Images { values, made: None });
         }
-        let (to, x_dtype) = (x.step, x.values.dtype());
         let parameters = parameters.map(|of| of.map(|of| (of.id(), of.dtype())));
         let step = move |gradient: Tensor, sums: &mut Sums| {
             let [of_x, of_weight, of_bias] = backward(&gradient, to.is_some())?;
@@ -343,14 +354,15 @@ impl Tape {
             }
             Ok(())
         };
-        self.made(values, Box::new(step))
+        Ok(self.made(values, Box::new(step)))
     }
 
     fn made(&mut self, values: Tensor, step: Step) -> Images {
-        let step = self.steps.as_mut().map(|steps| {
+        let number = self.number;
+        let made = self.steps.as_mut().map(|steps| {
             steps.push(step);
-            steps.len() - 1
+            (number, steps.len() - 1)
         });
-        Images { values, step }
+        Images { values, made }
     }
 }

@@ -7,8 +7,8 @@ mod reference;
 
 use candle_core::{DType, Device, Result, Tensor};
 use pixio_eval_ops::{
-    Activation, activate, attention, attention_qkv, gelu, layer_norm_as, linear, linear_gelu,
-    linear_residual, linear_residual_norm, rotate_heads,
+    Activation, activate, add_window, attention, attention_qkv, gelu, layer_norm_as, linear,
+    linear_gelu, linear_residual, linear_residual_norm, rotate_heads,
 };
 use reference::values;
 
@@ -157,6 +157,26 @@ fn rotated_heads_agree() {
                 Ok(vec![q.contiguous()?, k.contiguous()?, y])
             });
         }
+    }
+}
+
+/// Sums of windows are those of the CPU to the bit, and their places.
+#[test]
+fn windows_are_added_alike() {
+    let Some(gpu) = gpu() else { return };
+    for channels in [1, 7, 150, 8] {
+        let windows = tensor(1, &[3, 6, 6, channels]);
+        let sums = |device: &Device| {
+            let sums = tensor(2, &[9, 11, channels]).to_device(device).unwrap();
+            let windows = windows.to_device(device).unwrap();
+            for (i, (place, size)) in
+                [([0, 0], [6, 6]), ([3, 5], [6, 6]), ([2, 8], [5, 3])].into_iter().enumerate()
+            {
+                add_window(&sums, &windows.get(i).unwrap(), place, size).unwrap();
+            }
+            sums.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert!(sums(&gpu) == sums(&Device::Cpu), "{channels} channels");
     }
 }
 

@@ -156,18 +156,21 @@ fn normalisation_does_not_depend_on_the_format() {
         &inputs,
         5e-6,
     );
-    let parameters = vars(&inputs[1..], &Device::Cpu);
-    let made = [Format::Planes, Format::Pixels].map(|format| {
+    let all = |format: Format, device: &Device| {
         let mut tape = Tape::new(format, DType::F32);
-        let x = tape.enter(&inputs[0]).unwrap();
+        let parameters = vars(&inputs[1..], device);
+        let x = tape.enter(&inputs[0].to_device(device).unwrap()).unwrap();
         let (_, mean, variance) =
             tape.batch_norm_train(&x, &parameters[0], &parameters[1], 1e-5).unwrap();
         let (weight, bias) = (parameters[0].as_tensor(), parameters[1].as_tensor());
         let y = tape.batch_norm_eval(&x, [weight, bias, &mean, &variance], 1e-5).unwrap();
-        [mean, variance, tape.leave(&y).unwrap()]
-    });
-    for (a, b) in made[0].iter().zip(&made[1]) {
-        assert!(flat(a).iter().zip(flat(b)).all(|(a, b)| (a - b).abs() < 5e-6));
+        [mean, variance, tape.leave(&y).unwrap()].map(|t| flat(&t))
+    };
+    let expected = all(Format::Planes, &Device::Cpu);
+    for device in devices() {
+        for (a, b) in expected.iter().zip(&all(Format::Pixels, &device)) {
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 5e-6), "{device:?}");
+        }
     }
 }
 

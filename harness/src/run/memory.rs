@@ -153,15 +153,16 @@ impl ProbeSize {
     }
 }
 
-/// Bytes of probes that share a stream: they step one after the other, so that all are held and the
-/// largest step's graph comes on top.
+/// Bytes of probes that share a stream: they step one after the other, so that all are held and what the
+/// largest step holds comes on top.
 fn stream(probes: &[ProbeSize], encoder: &EncoderSize, images: usize) -> u64 {
     let held: u64 = probes.iter().map(|probe| probe.head.fixed).sum();
     let largest = |of: &dyn Fn(&ProbeSize) -> u64| probes.iter().map(of).max().unwrap_or(0);
     let taps: BTreeSet<_> = probes.iter().flat_map(|probe| &probe.taps).collect();
     let taps = taps.len() as u64 * largest(&|probe| probe.batch as u64) * encoder.tap;
     let passes = images as u64 * encoder.activations;
-    encoder.weights + held + 2 * taps + largest(&|probe| probe.step(images)).max(passes)
+    let step = largest(&|probe| probe.head.workspace + probe.step(images));
+    encoder.weights + held + 2 * taps + step.max(passes)
 }
 
 /// Splits probes, in order, into streams that each fit into `memory` bytes, as few as possible in that
@@ -206,7 +207,7 @@ mod tests {
     }
 
     fn probe(fixed: u64, per_sample: u64, divisible: bool) -> ProbeSize {
-        let head = TrainingMemory { fixed, per_sample };
+        let head = TrainingMemory { fixed, workspace: 0, per_sample };
         ProbeSize { head, divisible, group: 4, batch: 32, taps: taps(), predicted: 0 }
     }
 

@@ -125,7 +125,7 @@ pub struct Loss {
     pub value: Option<Tensor>,
     /// Groups without a valid pixel, which the mean leaves out.
     pub skipped: Vec<usize>,
-    gradient: Box<dyn FnOnce(f64) -> candle_core::Result<Tensor>>,
+    gradient: Box<dyn FnOnce(f64) -> candle_core::Result<Tensor> + Send + Sync>,
 }
 
 impl Loss {
@@ -345,7 +345,7 @@ fn cross_entropy(
 ) -> Result<(Option<Tensor>, Vec<usize>), HeadError> {
     let losses = nll::negative_log_likelihood(logits, labels)?;
     let counts: Vec<f32> = labels
-        .chunks(labels.len() / groups)
+        .chunks((labels.len() / groups).max(1))
         .map(|group| group.iter().filter(|&&label| label != ignore).count() as f32)
         .collect();
     let kept = Kept::of(&counts, logits.device())?;

@@ -121,7 +121,7 @@ impl Logits {
     fn loss(
         self,
         value: Tensor,
-        backward: impl FnOnce(&Self, u64, u64) -> Result<()> + 'static,
+        backward: impl FnOnce(&Self, u64, u64) -> Result<()> + Send + Sync + 'static,
     ) -> DeviceLoss {
         let gradient = move |share: f64| {
             let device = device(&self.images)?;
@@ -298,7 +298,7 @@ pub(crate) fn silog(
 
 /// [`crate::resized_softmax`].
 pub(crate) fn softmax(logits: &Tensor, (height, width): (usize, usize)) -> Result<Option<Tensor>> {
-    let Some(logits) = Logits::of(&logits.detach(), (height, width), 1)? else { return Ok(None) };
+    let Some(logits) = Logits::of(logits, (height, width), 1)? else { return Ok(None) };
     let shape = [logits.batch(), height, width, logits.sizes.channels as usize];
     // SAFETY: the kernel writes the probabilities of every pixel.
     let [result] = unsafe { unset(&logits, [(DType::F32, &shape)])? };
@@ -314,7 +314,7 @@ pub(crate) fn depth(
     (height, width): (usize, usize),
     most: f32,
 ) -> Result<Option<Tensor>> {
-    let Some(logits) = Logits::of(&logits.detach(), (height, width), 1)? else { return Ok(None) };
+    let Some(logits) = Logits::of(logits, (height, width), 1)? else { return Ok(None) };
     if logits.sizes.channels != 1 {
         bail!("depth: expected logits of one channel, found {}", logits.sizes.channels);
     }

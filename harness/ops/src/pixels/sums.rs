@@ -117,7 +117,7 @@ impl CustomOp3 for ColumnSums {
 pub(crate) struct Blend;
 
 impl Blend {
-    pub(crate) fn cpu(x: &[f32], z: Option<&[f32]>, factors: &[f32]) -> Vec<f32> {
+    fn cpu(x: &[f32], z: Option<&[f32]>, factors: &[f32]) -> Vec<f32> {
         let columns = factors.len() / 3;
         let value = |(place, &x): (usize, &f32)| {
             let factor = |row: usize| factors[row * columns + place % columns];

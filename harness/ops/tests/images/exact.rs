@@ -164,6 +164,11 @@ fn gradients_add_up_where_paths_meet() -> Result<()> {
     let found = tape.gradients(&y, &inputs[0])?;
     assert!(found.of(&used).is_some() && found.of(&unused).is_none());
     let message = |found: Result<_>| found.err().unwrap().to_string();
+    // The step of another tape is none of this one's.
+    let mut other = Tape::recording(Format::Planes, DType::F32);
+    assert!(other.add(&y, &x).unwrap_err().to_string().contains("images of this tape"));
+    assert!(other.conv2d(&y, &used, None, 1, 1).is_err());
+    assert!(message(other.gradients(&y, &inputs[0])).contains("images of this tape"));
     let mut tape = Tape::new(Format::Planes, DType::F32);
     let y = tape.conv2d(&x, &used, None, 1, 1)?;
     assert!(message(tape.gradients(&y, &inputs[0])).contains("a tape that records"));

@@ -48,6 +48,9 @@ fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, what: &str) {
 /// An operation on images and parameters.
 type Op<'a> = &'a dyn Fn(&mut Tape, &Images, &[Var]) -> Result<Images>;
 
+/// An operation with candle's graph.
+type Graph<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
 fn vars(inputs: &[Tensor]) -> Result<Vec<Var>> {
     inputs.iter().map(Var::from_tensor).collect()
 }
@@ -71,11 +74,7 @@ fn gradients(op: Op, inputs: &[Tensor], gradient: &Tensor) -> Result<Vec<Tensor>
 }
 
 /// The result of an operation with candle's graph, and the gradient of `sum(op(x) gradient)`.
-fn by_graph(
-    op: &dyn Fn(&Tensor) -> Result<Tensor>,
-    x: &Tensor,
-    gradient: Option<&Tensor>,
-) -> Result<[Tensor; 2]> {
+fn by_graph(op: Graph, x: &Tensor, gradient: Option<&Tensor>) -> Result<[Tensor; 2]> {
     let var = Var::from_tensor(x)?;
     let y = op(&var)?;
     let gradient = gradient.cloned().unwrap_or_else(|| random(y.dims(), 9));

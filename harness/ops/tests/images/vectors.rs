@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use pixio_eval_ops::{Format, Images, Tape, relu, resize_bilinear};
 
-use super::{assert_close, by_graph, gradients, result, vars};
+use super::{Graph, assert_close, by_graph, gradients, result, vars};
 
 /// The operation of a key of the vectors, of those on a tape.
 fn by_name(name: &str, n: &[usize], tape: &mut Tape, x: &Images, t: &[Var]) -> Result<Images> {
@@ -37,7 +37,7 @@ fn results_and_gradients_are_those_of_pytorch() -> Result<()> {
         let (expected, gradient) = (get("y").unwrap(), get("grad_y").unwrap());
         // Two values to a channel lie at +-1, where the gradient of x nearly cancels.
         let tolerance = if case.ends_with("2_2_1_1") { 5e-5 } else { 2e-6 };
-        let graph: Option<&dyn Fn(&Tensor) -> Result<Tensor>> = match name {
+        let graph: Option<Graph> = match name {
             "relu" => Some(&relu),
             "resize_bilinear" => Some(&|x| resize_bilinear(x, n[4], n[5])),
             _ => None,
