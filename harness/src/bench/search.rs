@@ -44,9 +44,11 @@ impl Bench<'_> {
             |count: usize| (0..count as u32).map(|i| i % CLASSES as u32).collect::<Vec<_>>();
         let (train_labels, query_labels) = (labels(rows), labels(count));
         let vote = VoteStage { revision: 1, k: k.clone(), temperature: 0.07 };
+        let upload = |rows: &[&[f32]], shape: (usize, usize)| self.uploader.concat(rows, shape);
         let times = self.timer().time(1, || {
-            let knn =
-                Knn::new(Features::new(&train, *width)?, &train_labels, CLASSES)?.on(&self.device);
+            let knn = Knn::new(Features::new(&train, *width)?, &train_labels, CLASSES)?
+                .on(&self.device)
+                .uploading(&upload);
             let mut go_on = |_| match interrupt::requested() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

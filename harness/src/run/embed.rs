@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use ndarray::ArrayView3;
 use schema::{BackboneRecord, FeatureStage, ImageStage, Tokens};
 
@@ -145,9 +145,9 @@ impl<'a> Embedder<'a> {
         self.intake.blank((self.image.crop, self.image.crop))
     }
 
-    /// The device of the encoder and of what is done with the vectors.
-    pub(super) fn device(&self) -> &Device {
-        self.intake.uploader.device()
+    /// What takes data to the device of the encoder, and of what is done with the vectors.
+    pub(super) fn uploader(&self) -> &Uploader {
+        self.intake.uploader
     }
 
     /// Batches that are enqueued before the vectors of the last one are waited for.

@@ -261,8 +261,11 @@ fn measure(
     let val_labels = labels(&val.positions, val_samples);
     let classes = data.train.classes().len();
     let width = extraction.embedder.width;
+    let uploader = extraction.embedder.uploader();
+    let upload = |rows: &[&[f32]], shape: (usize, usize)| uploader.concat(rows, shape);
     let knn = Knn::new(Features::new(&train.features, width)?, &train_labels, classes)?
-        .on(extraction.embedder.device());
+        .on(uploader.device())
+        .uploading(&upload);
     let queries = Features::new(&val.features, width)?;
     let bar = reporter.items("searching", 100, "%");
     let mut progress = |progress: heads::knn::Progress| {

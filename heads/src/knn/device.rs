@@ -1,7 +1,6 @@
 //! The search on a device of candle's: blocks of similarities by matrix products there, merged into the
 //! nearest there; only these come back.
 
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::mpsc::sync_channel;
 
@@ -9,7 +8,7 @@ use candle_core::{Device, Tensor};
 
 use super::error::KnnError;
 use super::topk::TopK;
-use super::{Features, OnProgress, Progress};
+use super::{Features, OnProgress, Progress, Upload};
 
 /// How the search is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +55,7 @@ impl Blocks {
 /// A search that goes on where it was when a block did not fit.
 pub(super) struct DeviceSearch<'a> {
     pub device: &'a Device,
+    pub upload: &'a Upload<'a>,
     pub train: Features<'a>,
     pub queries: Features<'a>,
     pub k: usize,
@@ -126,17 +126,21 @@ impl DeviceSearch<'_> {
     /// The keys of the nearest of some queries, block by block: one pass over the train set.
     ///
     /// Blocks are filled up with rows of zeros, so that all products are of one shape and sum alike. They
-    /// are uploaded by a thread of their own, so that the host's copies are made while products run.
+    /// are uploaded by a thread of their own, so that copies are made while products run.
     fn pass(
         &self,
         queries: &[f32],
         progress: &mut dyn FnMut(u64) -> ControlFlow<Progress>,
     ) -> Result<Vec<Tensor>, Stop> {
-        let Self { device, train, k, blocks, .. } = *self;
+        let Self { device, upload, train, k, blocks, .. } = *self;
         let dim = train.dim();
+        let uploaded = |values: &[f32], rows: usize| {
+            let zeros = vec![0.0; (rows * dim).saturating_sub(values.len())];
+            upload(&[values, &zeros], (rows, dim))
+        };
         let hold = |block: &[f32]| {
             let keys = ops::no_neighbours(block.len() / dim, k, device)?;
-            Ok((uploaded(block, dim, blocks.queries, device)?, keys))
+            Ok((uploaded(block, blocks.queries)?, keys))
         };
         let held = queries
             .chunks(blocks.queries * dim)
@@ -148,10 +152,8 @@ impl DeviceSearch<'_> {
             let (send, uploads) = sync_channel(1);
             scope.spawn(move || {
                 for block in train.values().chunks(blocks.train * dim) {
-                    let upload = uploaded(block, dim, blocks.train, device)
-                        .and_then(|upload| device.synchronize().map(|()| upload));
                     // The other end is gone after an interrupt or an error.
-                    if send.send(upload).is_err() {
+                    if send.send(uploaded(block, blocks.train)).is_err() {
                         return;
                     }
                 }
@@ -180,18 +182,18 @@ impl DeviceSearch<'_> {
     }
 }
 
-/// `rows` rows on the device, the last ones zeros where there are fewer.
-fn uploaded(
-    values: &[f32],
-    dim: usize,
-    rows: usize,
+/// Parts one after another as one tensor, which is there on return.
+pub(super) fn upload(
+    parts: &[&[f32]],
+    shape: (usize, usize),
     device: &Device,
 ) -> candle_core::Result<Tensor> {
-    let mut values = Cow::Borrowed(values);
-    if values.len() < rows * dim {
-        values.to_mut().resize(rows * dim, 0.0);
-    }
-    Tensor::from_slice(&values, (rows, dim), device)
+    let tensor = match parts {
+        [values, []] => Tensor::from_slice(values, shape, device),
+        parts => Tensor::from_vec(parts.concat(), shape, device),
+    }?;
+    device.synchronize()?;
+    Ok(tensor)
 }
 
 /// Whether a device had too little memory, which CUDA's libraries say in several ways.

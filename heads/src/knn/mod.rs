@@ -39,7 +39,7 @@ mod tests;
 
 use std::ops::ControlFlow;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use schema::{KPrediction, VoteStage};
 
@@ -75,8 +75,21 @@ pub struct Knn<'a> {
     labels: &'a [u32],
     classes: usize,
     plan: Plan,
-    /// Where to search, if not by the processor's own kernels; and in which blocks, if not in the usual ones.
-    device: Option<(Device, Option<Blocks>)>,
+    /// Where to search, if not by the processor's own kernels.
+    device: Option<Place<'a>>,
+}
+
+/// Takes parts of rows, one after another, to a device as one tensor `[rows, dim]`. It is called from a thread
+/// beside the one that computes, and may return before the rows are there.
+pub type Upload<'a> = dyn Fn(&[&[f32]], (usize, usize)) -> candle_core::Result<Tensor> + Sync + 'a;
+
+/// A device to search on.
+struct Place<'a> {
+    device: Device,
+    /// In which blocks, if not in the usual ones.
+    blocks: Option<Blocks>,
+    /// What takes rows there, if not candle.
+    upload: Option<&'a Upload<'a>>,
 }
 
 /// The nearest train rows of each query, row-major `[queries, k]`, nearest first.
@@ -128,10 +141,21 @@ impl<'a> Knn<'a> {
 
     /// Searches on `device` from now on, if that is a GPU and for up to [`ops::MOST_NEIGHBOURS`] neighbours.
     /// It then holds there up to 4 GiB of queries and their neighbours (8 bytes each), three blocks of 128
-    /// MiB of train rows and 512 MiB of similarities; half of each, and half again, if that does not fit.
+    /// MiB of train rows and 512 MiB of similarities; half of each, and half again, if that does not fit. What
+    /// uploads them may hold as many blocks.
     #[must_use]
     pub fn on(mut self, device: &Device) -> Self {
-        self.device = (!device.is_cpu()).then(|| (device.clone(), None));
+        let place = || Place { device: device.clone(), blocks: None, upload: None };
+        self.device = (!device.is_cpu()).then(place);
+        self
+    }
+
+    /// Rows go to the device by `upload` from now on, as one that copies beside what is computed there.
+    #[must_use]
+    pub fn uploading(mut self, upload: &'a Upload<'a>) -> Self {
+        if let Some(place) = &mut self.device {
+            place.upload = Some(upload);
+        }
         self
     }
 
@@ -221,9 +245,12 @@ impl<'a> Knn<'a> {
             });
         }
         queries.check(Set::Query)?;
-        if let Some((device, blocks)) = self.device.as_ref().filter(|_| k <= ops::MOST_NEIGHBOURS) {
+        if let Some(place) = self.device.as_ref().filter(|_| k <= ops::MOST_NEIGHBOURS) {
+            let Place { device, blocks, upload } = place;
             let blocks = blocks.unwrap_or_else(|| Blocks::of(self.train, queries.rows(), k));
-            let search = DeviceSearch { device, train: self.train, queries, k, blocks };
+            let plain = |parts: &[&[f32]], shape| device::upload(parts, shape, device);
+            let upload: &Upload<'_> = upload.unwrap_or(&plain);
+            let search = DeviceSearch { device, upload, train: self.train, queries, k, blocks };
             return search.run(progress, consume);
         }
         let mut searcher = Searcher::new(self.train, queries.rows(), k, self.plan);

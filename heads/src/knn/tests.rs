@@ -1,4 +1,5 @@
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
@@ -62,7 +63,7 @@ fn on_device(
     let mut knn = Knn::new(Features::new(train, dim).unwrap(), &labels, 1).unwrap();
     let [held, queries_at_once, train_at_once] = blocks;
     let blocks = Blocks { held, queries: queries_at_once, train: train_at_once };
-    knn.device = Some((Device::Cpu, Some(blocks)));
+    knn.device = Some(Place { device: Device::Cpu, blocks: Some(blocks), upload: None });
     knn.search(Features::new(queries, dim).unwrap(), k, &mut go).unwrap()
 }
 
@@ -168,7 +169,14 @@ fn progress_on_a_device_is_complete_and_can_interrupt() {
     let (train, queries) = (halves(1, 200, 8), halves(2, 25, 8));
     let labels = vec![0; 200];
     let mut knn = Knn::new(Features::new(&train, 8).unwrap(), &labels, 1).unwrap();
-    knn.device = Some((Device::Cpu, Some(Blocks { held: 16, queries: 8, train: 70 })));
+    let blocks = Some(Blocks { held: 16, queries: 8, train: 70 });
+    let uploads = AtomicUsize::new(0);
+    let upload = |parts: &[&[f32]], shape: (usize, usize)| {
+        uploads.fetch_add(1, Ordering::Relaxed);
+        Tensor::from_vec(parts.concat(), shape, &Device::Cpu)
+    };
+    knn.device = Some(Place { device: Device::Cpu, blocks, upload: None });
+    let knn = knn.uploading(&upload);
     let queries = Features::new(&queries, 8).unwrap();
     let mut seen = vec![];
     let mut record = |progress: Progress| {
@@ -177,6 +185,8 @@ fn progress_on_a_device_is_complete_and_can_interrupt() {
     };
     knn.search(queries, 5, &mut record).unwrap();
     assert_eq!(seen, [1120, 2240, 3200, 3830, 4460, 5000]);
+    // Queries of 8, and train rows once for each 16 of them.
+    assert_eq!(uploads.load(Ordering::Relaxed), 4 + 2 * 3);
     let mut stop = |progress: Progress| match progress.done {
         done if done >= 3000 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -195,7 +205,7 @@ fn a_device_serves_votes_and_leaves_more_neighbours_to_the_processor() {
     let host = Knn::new(features, &labels, 7).unwrap();
     let mut device = Knn::new(features, &labels, 7).unwrap();
     assert!(Knn::new(features, &labels, 7).unwrap().on(&Device::Cpu).device.is_none());
-    device.device = Some((Device::Cpu, None));
+    device.device = Some(Place { device: Device::Cpu, blocks: None, upload: None });
     for k in [vec![1, 10], vec![1300]] {
         let vote = VoteStage { revision: 1, k, temperature: 0.07 };
         let of = |knn: &Knn<'_>| knn.predict(queries, &query_labels, &vote, &mut go).unwrap();
