@@ -17,7 +17,9 @@ k = [[5], [10]]
 "#;
 
 fn sweep<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let args = ["sweep", "sweep.toml", "--sample", "--pictures", "0", "--out", out];
+    // A build for GPUs plans for them where a scheduler is to run the workers.
+    let args =
+        ["sweep", "sweep.toml", "--sample", "--pictures", "0", "--device", "cpu", "--out", out];
     [&args, more].concat()
 }
 
