@@ -98,7 +98,11 @@ fn data_that_is_not_there_is_the_workers_trouble_and_no_cells() {
     let world = world(&SWEEP.replace("imagenet1k", "nyuv2/linear").replace("k = [[5], [10]]", ""));
     good(&world.run(&["data", "sample", "nyuv2", "--to", "data"]));
     let args = ["sweep", "sweep.toml", "--epochs", "0", "--limit", "2", "--pictures", "0"];
-    good(&world.run(&[&args[..], &["--launcher", "print", "--out", "out"]].concat()));
+    good(
+        &world.run(
+            &[&args[..], &["--launcher", "print", "--device", "cpu", "--out", "out"]].concat(),
+        ),
+    );
     fs::rename(world.path("data"), world.path("elsewhere")).unwrap();
     let state = world.path("out/.sweeps/knn");
     let ran = world.run(&["work", state.to_str().unwrap()]);
