@@ -73,12 +73,7 @@ pub(crate) fn convolve(
     rectify: bool,
 ) -> Result<(Tensor, Backward)> {
     let op = Convolution { stride, padding, rectify };
-    let geometry = geometry(x.dims(), weight.dims(), stride, padding)?;
-    if let Some(bias) = bias
-        && bias.dims() != [weight.dims()[0]]
-    {
-        bail!("conv2d: expected a bias [{}], found {:?}", weight.dims()[0], bias.dims());
-    }
+    let geometry = geometry(x.dims(), weight.dims(), bias, [stride, padding])?;
     let dtype = weight.dtype();
     if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
         bail!("conv2d: expected a weight in f32, bf16 or f16, found {dtype:?}");
@@ -122,12 +117,12 @@ pub(crate) struct Geometry {
     pub kernel: [usize; 2],
 }
 
-/// The sizes of a convolution of `[B, C, H, W]` with `[O, C, kh, kw]`, if they fit.
+/// The sizes of a convolution of `[B, C, H, W]` with `[O, C, kh, kw]` and a bias `[O]`, if they fit.
 pub(crate) fn geometry(
     x: &[usize],
     weight: &[usize],
-    stride: usize,
-    padding: usize,
+    bias: Option<&Tensor>,
+    [stride, padding]: [usize; 2],
 ) -> Result<Geometry> {
     let (&[batch, channels, height, width], &[out, inputs, kernel_height, kernel_width]) =
         (x, weight)
@@ -151,12 +146,18 @@ pub(crate) fn geometry(
         }
         Ok((padded - kernel) / stride + 1)
     };
-    Ok(Geometry {
+    let geometry = Geometry {
         batch,
         from: [channels, height, width],
         to: [out, size(height, kernel_height)?, size(width, kernel_width)?],
         kernel: [kernel_height, kernel_width],
-    })
+    };
+    match bias {
+        Some(bias) if bias.dims() != [out] => {
+            bail!("conv2d: expected a bias [{out}], found {:?}", bias.dims())
+        }
+        _ => Ok(geometry),
+    }
 }
 
 impl Convolution {

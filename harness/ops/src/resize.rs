@@ -39,6 +39,17 @@ pub(crate) fn resized(x: &Tensor, height: usize, width: usize) -> Result<(Tensor
     Ok((y, Box::new(backward)))
 }
 
+/// Refuses a resize of `x` from or to a grid with an empty side.
+pub(crate) fn check_sides(x: &Tensor, from: [usize; 2], [height, width]: [usize; 2]) -> Result<()> {
+    if from.contains(&0) || [height, width].contains(&0) {
+        bail!(
+            "resize_bilinear: expected sides of at least 1, found {:?} to {height} x {width}",
+            x.dims()
+        );
+    }
+    Ok(())
+}
+
 /// The two neighbours of every place on a line and their weights.
 pub(crate) struct Taps {
     from: usize,
@@ -83,12 +94,7 @@ impl Resize {
         let &[_, _, from_height, from_width] = x.dims() else {
             bail!("resize_bilinear: expected x [B, C, H, W], found {:?}", x.dims());
         };
-        if [from_height, from_width, height, width].contains(&0) {
-            bail!(
-                "resize_bilinear: expected sides of at least 1, found {:?} to {height} x {width}",
-                x.dims()
-            );
-        }
+        check_sides(x, [from_height, from_width], [height, width])?;
         Ok(Self { rows: Taps::new(from_height, height), columns: Taps::new(from_width, width) })
     }
 

@@ -13,24 +13,20 @@ use crate::transposed;
 use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 
-/// [`conv2d`](crate::conv2d()) of `[B, H, W, C]`, of its ReLU if `rectify`; the result is `[B, H, W, O]`.
+/// [`conv2d`](crate::conv2d()) of `[B, H, W, C]`, of its ReLU if `rectify`, with stride and padding `by`; the
+/// result is `[B, H, W, O]`.
 pub(crate) fn conv2d(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    [stride, padding]: [usize; 2],
+    by: [usize; 2],
     rectify: bool,
 ) -> Result<(Tensor, Backward)> {
     let &[batch, height, width, channels] = x.dims() else {
         bail!("conv2d: expected x [B, H, W, C], found {:?}", x.dims());
     };
-    let sizes = geometry(&[batch, channels, height, width], weight.dims(), stride, padding)?;
-    if let Some(bias) = bias
-        && bias.dims() != [weight.dims()[0]]
-    {
-        bail!("conv2d: expected a bias [{}], found {:?}", weight.dims()[0], bias.dims());
-    }
-    let window = Window::new(&sizes, [stride, padding], rectify);
+    let sizes = geometry(&[batch, channels, height, width], weight.dims(), bias, by)?;
+    let window = Window::new(&sizes, by, rectify);
     let (out, taps, shape) = (sizes.to[0], window.taps(), weight.shape().clone());
     // [O, C, taps] to [O, taps, C].
     let weight = swap(&weight.reshape((out, channels, taps, 1))?)?.flatten_from(1)?;

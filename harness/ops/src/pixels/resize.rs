@@ -6,7 +6,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 
 use super::host::{rounded, wide};
-use crate::resize::Taps;
+use crate::resize::{Taps, check_sides};
 use crate::tape::Backward;
 
 /// [`resize_bilinear`](crate::resize_bilinear()) of `[B, H, W, C]`, and its gradient.
@@ -18,13 +18,8 @@ pub(crate) fn resize_bilinear(
     let &[_, from_height, from_width, _] = x.dims() else {
         bail!("resize_bilinear: expected x [B, H, W, C], found {:?}", x.dims());
     };
-    if [from_height, from_width, height, width].contains(&0) {
-        bail!(
-            "resize_bilinear: expected sides of at least 1, found {:?} to {height} x {width}",
-            x.dims()
-        );
-    }
     let (small, large, dtype) = ([from_height, from_width], [height, width], x.dtype());
+    check_sides(x, small, large)?;
     let run = move |x: &Tensor, back: bool| {
         let x = match dtype {
             DType::F32 | DType::BF16 | DType::F16 => x.to_dtype(dtype)?,
